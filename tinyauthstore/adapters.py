@@ -1,0 +1,1528 @@
+"""The contract, and the stores that keep it.
+
+``Adapter`` says what a store of users, accounts, sessions, verification tokens and authenticators
+does: Auth.js's adapter interface in Python, and what an application needs beyond it. It is a
+``Protocol`` made of smaller ones, so that somebody's own store needs no base class.
+
+Ours share one: ``_Store`` holds everything that must not differ between them (defaults,
+validation, normal forms, digests, expiry, conflicts). What differs is storage, said in a dozen verbs
+(``_get``, ``_find``, ``_put``, ``_remove``, ... ``_begin``, ``_commit``, ``_rollback``), which
+``SQLiteAdapter`` and ``MemoryAdapter`` implement side by side. Every write runs inside a transaction
+that holds the store's lock, so the shared code may read, decide and write.
+
+Times are aware UTC datetimes, ages are seconds. A look-up answers None for whatever a stranger may
+send; only a value that is no ``str`` is a ``TypeError``, for that is a programmer's mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import stat
+import threading
+import time
+import warnings
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from heapq import heapify, heappop, heappush
+from types import GenericAlias, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict
+
+from .errors import (
+    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
+    StorageError,
+)
+from .models import (
+    ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
+    AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
+    User, UserT, VerificationToken, VerificationTokenT, email_key, fields_of, fresh, identifier_key,
+    session_id, storable,
+)
+from .schema import (
+    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
+    to_microseconds,
+)
+
+try:
+    import sqlite3
+except ImportError:  # a Python built without it: everything but SQLiteAdapter works
+    sqlite3 = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+DAY = 24 * 60 * 60
+"""Seconds."""
+
+PURGE_BATCH = 100
+"""Expired records of one kind that a single write removes at most, besides its own work."""
+
+FORK_PATIENCE = 5.0
+"""Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
+
+
+# --- the contract -----------------------------------------------------------------------------
+
+
+class UserStore(Protocol):
+    """Users and their accounts at identity providers."""
+
+    @abstractmethod
+    def create_user(
+        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
+        email_verified: datetime | None = None, id: str | None = None, **custom: Any
+    ) -> User:
+        """Create and return a user; ``id`` is made by ``new_id`` unless given.
+
+        ConflictError if the e-mail address (in its normal form) or the id is taken, InvalidFieldError
+        for a value that cannot be stored, TypeError for an unknown field.
+        """
+
+    @abstractmethod
+    def get_user(self, user_id: str) -> User | None:
+        """The user with that id, or None."""
+
+    @abstractmethod
+    def get_user_by_email(self, email: str) -> User | None:
+        """The user whose address has the same normal form (NFKC, lower case, trimmed), or None."""
+
+    @abstractmethod
+    def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
+        """The user to whom that provider's account is linked, or None."""
+
+    @abstractmethod
+    def update_user(self, user_id: str, /, **changes: Any) -> User:
+        """Change the fields named, keep the others (None clears one), and return the user.
+
+        NotFoundError for an unknown id, ConflictError if a new e-mail address is taken,
+        InvalidFieldError, TypeError as in ``create_user``. ``id`` cannot change.
+        """
+
+    @abstractmethod
+    def delete_user(self, user_id: str) -> User | None:
+        """Delete and return the user, or None if there is none.
+
+        Accounts, sessions, authenticators and the e-mail address's pending verification tokens go in
+        the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
+        """
+
+    @abstractmethod
+    def link_account(
+        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+    ) -> Account:
+        """Link a provider's account to a user and return it.
+
+        Linked to the same user already: the fields given are refreshed, the others kept. Linked to
+        another user: ConflictError, nothing changed. NotFoundError for an unknown user. What the
+        provider sent that no field names, or that does not fit its field, is kept in ``extra``.
+        """
+
+    @abstractmethod
+    def unlink_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        """Remove and return the account, or None if there is none."""
+
+    @abstractmethod
+    def get_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        """The linked account, or None."""
+
+    @abstractmethod
+    def list_accounts(self, user_id: str) -> Sequence[Account]:
+        """The user's accounts by provider; ``[]`` if there are none."""
+
+
+class SessionStore(Protocol):
+    """Signed-in devices. An expired session is absent everywhere, purged or not."""
+
+    @abstractmethod
+    def create_session(
+        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
+        **custom: Any
+    ) -> Session:
+        """Create and return a session; its token comes from ``new_token`` unless given.
+
+        ``expires`` defaults to ``session_max_age`` from now and never lies past
+        ``session_absolute_age``. NotFoundError for an unknown user, ConflictError if the token is
+        taken. Source: ASVS 7.2.3 (a generated token has 256 random bits, 128 are demanded).
+        """
+
+    @abstractmethod
+    def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
+        """The live session with its user, or None if it is unknown, expired or malformed."""
+
+    @abstractmethod
+    def update_session(self, session_token: str, /, **changes: Any) -> Session | None:
+        """Change ``expires`` or custom fields of a live session and return it; None if there is none.
+
+        An update never inserts, so a signed-out session stays dead.
+        """
+
+    @abstractmethod
+    def touch_session(self, session_token: str) -> Session | None:
+        """Extend a live session on use and return it; None if there is none.
+
+        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, never
+        past ``session_absolute_age`` from its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
+        absolute limits); Auth.js's ``maxAge`` and ``updateAge``.
+        """
+
+    @abstractmethod
+    def rotate_session(self, session_token: str) -> Session | None:
+        """Give a live session a new token and return it; None if there is none.
+
+        Same user, same custom fields, same age and expiry; the old token dies in the same
+        transaction. Source: ASVS 7.2.4 (a new token at every change of privilege).
+        """
+
+    @abstractmethod
+    def delete_session(self, session_token: str) -> Session | None:
+        """Delete and return the session, or None if there was no live one; a second call is harmless."""
+
+    @abstractmethod
+    def list_sessions(self, user_id: str) -> Sequence[Session]:
+        """The user's live sessions, newest first, without their tokens; ``[]`` if there are none."""
+
+    @abstractmethod
+    def revoke_session(self, user_id: str, session_id: str) -> bool:
+        """End the user's session with that public ``id``; False if this user has no such live session."""
+
+    @abstractmethod
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        """End all the user's sessions but the one whose token is ``keep``; how many live ones went, 0 for none.
+
+        Source: ASVS 7.4.3 (after a factor changed, offer to end all other sessions).
+        """
+
+
+class VerificationStore(Protocol):
+    """Single-use tokens: magic links, e-mail codes."""
+
+    @abstractmethod
+    def create_verification_token(
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+    ) -> VerificationToken:
+        """Create and return a token for ``identifier``; the same pair again replaces the first.
+
+        ``expires`` defaults to ``verification_max_age`` from now. Source: ASVS 6.5.5 (at most 10 minutes).
+        """
+
+    @abstractmethod
+    def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
+        """Consume the token and return it, once, to exactly one caller; None to everybody else.
+
+        An expired token is consumed too, and gives None.
+        """
+
+    @abstractmethod
+    def delete_verification_tokens(self, identifier: str) -> int:
+        """Delete all tokens of ``identifier``; how many live ones went, 0 for none."""
+
+
+class AuthenticatorStore(Protocol):
+    """Passkeys (WebAuthn credentials)."""
+
+    @abstractmethod
+    def create_authenticator(
+        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
+        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
+        **custom: Any
+    ) -> Authenticator:
+        """Register and return an authenticator.
+
+        ConflictError if the credential is registered already, NotFoundError for an unknown user.
+        """
+
+    @abstractmethod
+    def get_authenticator(self, credential_id: str) -> Authenticator | None:
+        """The authenticator with that credential id, or None."""
+
+    @abstractmethod
+    def list_authenticators_by_user_id(self, user_id: str) -> Sequence[Authenticator]:
+        """The user's authenticators by credential id; ``[]`` if there are none."""
+
+    @abstractmethod
+    def update_authenticator_counter(self, credential_id: str, counter: int) -> Authenticator:
+        """Store a grown signature counter and return the authenticator.
+
+        CounterRegressionError if it did not grow, unless both are 0; NotFoundError for an unknown
+        credential. Source: WebAuthn § 6.1.1.
+        """
+
+
+class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
+    """Everything that a store of ours does."""
+
+    @abstractmethod
+    def purge_expired(self, *, limit: int | None = None) -> Purged:
+        """Remove expired sessions and tokens, at most ``limit`` of each; the counts of both."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Self]:
+        """All that happens inside happens, or none of it does; nests as savepoints."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """The whole state, for ``restore``; meant for tests."""
+
+    @abstractmethod
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put back the state that ``snapshot`` returned. TypeError for another kind of store's."""
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """The problems found in the stored data, in words; ``[]`` when it is sound."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. A second call does nothing; any other call raises ClosedError."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Snapshot:
+    """A store's whole state at one moment, opaque; ``restore`` takes it back."""
+
+    made_by: tuple[Any, ...]
+    state: Any
+
+
+class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT], total=False):
+    """The options that every store takes; ``_Store.__init__`` explains them."""
+
+    user: type[UserT]
+    account: type[AccountT]
+    session: type[SessionT]
+    verification_token: type[VerificationTokenT]
+    authenticator: type[AuthenticatorT]
+    session_max_age: float | timedelta
+    session_update_age: float | timedelta
+    session_absolute_age: float | timedelta | None
+    verification_max_age: float | timedelta
+    purge_interval: float | timedelta | None
+    secret: str | bytes | None
+    clock: Callable[[], datetime] | None
+    new_id: Callable[[], str] | None
+    new_token: Callable[[], str] | None
+
+
+# --- what all our stores share ----------------------------------------------------------------
+
+
+def _new_id() -> str:
+    """A random UUID, as Auth.js's core makes for users."""
+    import uuid  # with secrets below, 3 ms that those who only look up never pay
+
+    return str(uuid.uuid4())
+
+
+def _new_token() -> str:
+    """256 bits from the operating system's generator, URL-safe."""
+    import secrets
+
+    return secrets.token_urlsafe(32)
+
+
+def _age(name: str, value: float | timedelta) -> timedelta:
+    """An age given in seconds or as a timedelta, as a timedelta. ValueError if it is neither or negative."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = timedelta(seconds=value)
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise ValueError(f"{name} must be a number of seconds or a timedelta, not negative; got {value!r}")
+    return value
+
+
+def _later(moment: datetime, age: timedelta) -> datetime:
+    """``moment + age``, or the end of time: an application's "for ever" must not overflow."""
+    try:
+        return moment + age
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
+
+
+def _brief(text: str) -> str:
+    """An id for an error message: printable, and short even if somebody sent megabytes."""
+    return ascii(text if len(text) <= 60 else text[:60] + "...")
+
+
+class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """The contract, written once over the storage verbs at the end of this class."""
+
+    if not TYPE_CHECKING:
+        # Type checkers know that the missing models are the plain ones; Generic before 3.13 does not.
+        __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(
+        self,
+        *,
+        user: type[UserT] | None = None,
+        account: type[AccountT] | None = None,
+        session: type[SessionT] | None = None,
+        verification_token: type[VerificationTokenT] | None = None,
+        authenticator: type[AuthenticatorT] | None = None,
+        session_max_age: float | timedelta = 30 * DAY,
+        session_update_age: float | timedelta = DAY,
+        session_absolute_age: float | timedelta | None = None,
+        verification_max_age: float | timedelta = 600,
+        purge_interval: float | timedelta | None = 60,
+        secret: str | bytes | None = None,
+        clock: Callable[[], datetime] | None = None,
+        new_id: Callable[[], str] | None = None,
+        new_token: Callable[[], str] | None = None,
+    ) -> None:
+        """Options of every store; ages are seconds or timedeltas.
+
+        ``user`` ... ``authenticator``: custom models, subclasses of the records. ``session_max_age``: how
+        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes.
+        ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
+        ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
+        a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
+        turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
+        ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
+
+        InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
+        """
+        self._closed = True  # until the constructor has succeeded: nothing to warn about
+        given = (user, account, session, verification_token, authenticator)
+        self._models: dict[Entity, type[Record]] = {}
+        for entity, chosen in zip(ENTITIES, given):
+            model: Any = chosen or entity.record
+            if not (isinstance(model, type) and issubclass(model, entity.record)):
+                raise TypeError(f"{entity.name}= takes a subclass of {entity.record.__name__}, not {model!r}")
+            fields_of(model)
+            self._models[entity] = model
+        self._max_age = _age("session_max_age", session_max_age)
+        self._update_age = _age("session_update_age", session_update_age)
+        self._absolute_age = (
+            None if session_absolute_age is None else _age("session_absolute_age", session_absolute_age)
+        )
+        self._verification_max_age = _age("verification_max_age", verification_max_age)
+        self._purge_interval = None if purge_interval is None else _age("purge_interval", purge_interval)
+        self._secret = secret.encode() if isinstance(secret, str) else secret
+        if self._secret is not None and not (isinstance(self._secret, bytes) and self._secret):
+            raise ValueError("secret must be a str or bytes, not empty; None goes without")
+        self._clock = clock or functools.partial(datetime.now, UTC)
+        self._new_id = new_id or _new_id
+        self._new_token = new_token or _new_token
+        now = self._clock()
+        if not isinstance(now, datetime) or now.utcoffset() is None:
+            raise ValueError(f"clock must return aware datetimes, such as datetime.now(UTC); got {now!r}")
+        self._purged_at: datetime | None = None
+        self._lock = threading.RLock()
+        self._depth = 0  # of nested transactions; read and written only under the lock
+        self._lost = False
+        self._locked_for_fork = False
+
+    # -- users
+
+    def create_user(
+        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
+        email_verified: datetime | None = None, id: str | None = None, **custom: Any
+    ) -> UserT:
+        user = self._build(
+            USER,
+            custom,
+            id=self._new_id() if id is None else id,
+            email=email,
+            name=name,
+            image=image,
+            email_verified=email_verified,
+        )
+        with self.transaction():
+            if self._get(USER, (user.id,)) is not None:
+                raise self._conflict(USER, "id")
+            self._refuse_taken_email(user)
+            self._put(USER, (user.id,), user)
+        return user  # type: ignore[no-any-return]
+
+    def get_user(self, user_id: str) -> UserT | None:
+        key = storable(_text("user_id", user_id))
+        return None if key is None else self._get(USER, (key,))
+
+    def get_user_by_email(self, email: str) -> UserT | None:
+        if len(_text("email", email)) > MAX_KEY_LENGTH or (key := email_key(email)) is None:
+            return None
+        return next(iter(self._find(USER, key).values()), None)
+
+    def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
+        account = self.get_account(provider=provider, provider_account_id=provider_account_id)
+        return None if account is None else self._get(USER, (account.user_id,))
+
+    def update_user(self, user_id: str, /, **changes: Any) -> UserT:
+        changes = self._checked(USER, changes, fixed=("id",))
+        key = storable(_text("user_id", user_id))
+        with self.transaction():
+            user = None if key is None else self._get(USER, (key,))
+            if user is None:
+                raise self._not_found(USER, user_id)
+            updated = dataclasses.replace(user, **changes)
+            if "email" in changes:
+                self._refuse_taken_email(updated)
+            self._put(USER, (user.id,), updated)
+        return updated  # type: ignore[no-any-return]
+
+    def delete_user(self, user_id: str) -> UserT | None:
+        if (key := storable(_text("user_id", user_id))) is None:
+            return None
+        with self.transaction():
+            for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
+                self._remove_group(entity, key)
+            user: UserT | None = self._remove(USER, (key,))
+            if user is not None and (address := USER.group_of(user)) is not None:
+                self._remove_group(VERIFICATION_TOKEN, address)
+        return user
+
+    def _refuse_taken_email(self, user: User) -> None:
+        key = USER.group_of(user)
+        if key is not None and any(other != (user.id,) for other in self._find(USER, key)):
+            raise self._conflict(USER, "email")
+
+    # -- accounts
+
+    def link_account(
+        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+    ) -> AccountT:
+        values = self._checked(
+            ACCOUNT,
+            {"type": type, "provider": provider, "provider_account_id": provider_account_id},
+        )
+        extra = tokens.pop("extra", {})
+        extra = dict(extra) if isinstance(extra, Mapping) else {"extra": extra}
+        named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
+        for name, value in tokens.items():
+            try:
+                values[name] = named[name].check(value)
+            except KeyError:
+                extra[name] = value
+            except InvalidFieldError:  # a provider's whim must not keep somebody from signing in
+                values[name] = None if named[name].optional else self._default(named[name])
+                extra[name] = value
+        extra = named["extra"].check(extra)
+        key = (values["provider"], values["provider_account_id"])
+        with self.transaction():
+            self._require_user(user_id)
+            account = self._get(ACCOUNT, key)
+            if account is None:
+                account = self._build(ACCOUNT, {}, user_id=user_id, extra=extra, **values)
+            elif account.user_id != user_id:
+                raise self._conflict(ACCOUNT, "provider_account_id")
+            else:
+                kept = {name: value for name, value in account.extra.items() if name not in values}
+                account = dataclasses.replace(account, **values, extra=kept | extra)
+            self._put(ACCOUNT, key, account)
+        return account  # type: ignore[no-any-return]
+
+    def unlink_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
+        if (key := self._account_key(provider, provider_account_id)) is None:
+            return None
+        with self.transaction():
+            return self._remove(ACCOUNT, key)  # type: ignore[no-any-return]
+
+    def get_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
+        key = self._account_key(provider, provider_account_id)
+        return None if key is None else self._get(ACCOUNT, key)
+
+    def list_accounts(self, user_id: str) -> list[AccountT]:
+        return self._list(ACCOUNT, user_id)
+
+    @staticmethod
+    def _account_key(provider: str, provider_account_id: str) -> tuple[str, str] | None:
+        first = storable(_text("provider", provider))
+        second = storable(_text("provider_account_id", provider_account_id))
+        return None if first is None or second is None else (first, second)
+
+    # -- sessions
+
+    def create_session(
+        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
+        **custom: Any
+    ) -> SessionT:
+        now = self._now()
+        session = self._build(
+            SESSION,
+            custom,
+            fixed=("id", "created_at"),
+            session_token=self._new_token() if session_token is None else session_token,
+            user_id=user_id,
+            expires=_later(now, self._max_age) if expires is None else expires,
+            created_at=now,
+        )
+        digest = self._digest(session.session_token)
+        session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
+        with self.transaction():
+            self._require_user(user_id)
+            if self._live(self._get(SESSION, (digest,))) is not None:
+                raise self._conflict(SESSION, "session_token")
+            self._remove(SESSION, (digest,))  # an expired one is absent, whether purged yet or not
+            self._put(SESSION, (digest,), dataclasses.replace(session, session_token=""))
+            self._purge_some(now)
+        return session  # type: ignore[no-any-return]
+
+    def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
+        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
+            return None
+        found = self._get_session_and_user(session_token)
+        return found if found is not None and found.session.expires > self._clock() else None
+
+    def update_session(self, session_token: str, /, **changes: Any) -> SessionT | None:
+        fixed = ("session_token", "user_id", "created_at", "id")
+        changes = self._checked(SESSION, changes, fixed=fixed)
+        return self._rewrite_session(session_token, lambda session: dataclasses.replace(session, **changes))
+
+    def touch_session(self, session_token: str) -> SessionT | None:
+        def extended(session: Any) -> Any:
+            now = self._now()
+            if now < session.expires - self._max_age + self._update_age:
+                return session
+            return dataclasses.replace(session, expires=_later(now, self._max_age))
+
+        return self._rewrite_session(session_token, extended)
+
+    def rotate_session(self, session_token: str) -> SessionT | None:
+        if (key := self._session_key(session_token)) is None:
+            return None
+        token = fields_of(self._models[SESSION])[0].check(self._new_token())
+        digest = self._digest(token)
+        with self.transaction():
+            session = self._live(self._get(SESSION, key))
+            if session is None:
+                return None
+            if self._get(SESSION, (digest,)) is not None:
+                raise self._conflict(SESSION, "session_token")
+            self._remove(SESSION, key)
+            session = dataclasses.replace(session, id=session_id(digest))
+            self._put(SESSION, (digest,), session)
+        return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
+
+    def delete_session(self, session_token: str) -> SessionT | None:
+        if (key := self._session_key(session_token)) is None:
+            return None
+        with self.transaction():
+            session = self._live(self._remove(SESSION, key))
+        return None if session is None else dataclasses.replace(session, session_token=session_token)
+
+    def list_sessions(self, user_id: str) -> list[SessionT]:
+        live = [session for session in self._list(SESSION, user_id) if self._live(session) is not None]
+        return sorted(live, key=lambda session: (session.created_at, session.id), reverse=True)
+
+    def revoke_session(self, user_id: str, session_id: str) -> bool:
+        _text("session_id", session_id)
+        return self._revoke(user_id, lambda key, session: session.id == session_id) == 1
+
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        kept = None if keep is None else self._session_key(keep)
+        return self._revoke(user_id, lambda key, session: key != kept)
+
+    def _revoke(self, user_id: str, ends: Callable[[Any, Any], bool]) -> int:
+        """Remove the user's sessions for which ``ends(key, session)``; how many of them were live."""
+        if (owner := storable(_text("user_id", user_id))) is None:
+            return 0
+        count = 0
+        with self.transaction():
+            for key, session in self._find(SESSION, owner).items():
+                if ends(key, session):
+                    self._remove(SESSION, key)
+                    count += self._live(session) is not None
+        return count
+
+    def _rewrite_session(self, session_token: str, rewrite: Callable[[Any], Any]) -> SessionT | None:
+        """Replace a live session by ``rewrite(session)`` and return it with its token; None if there is none."""
+        if (key := self._session_key(session_token)) is None:
+            return None
+        # Most touches change nothing: find that out without taking the file's write lock.
+        session = self._live(self._get(SESSION, key))
+        if session is not None and self._within_absolute_age(rewrite(session)) != session:
+            with self.transaction():
+                session = self._live(self._get(SESSION, key))
+                if session is not None:
+                    session = self._within_absolute_age(rewrite(session))
+                    self._put(SESSION, key, session)
+        return None if session is None else dataclasses.replace(session, session_token=session_token)
+
+    def _session_key(self, session_token: str) -> tuple[bytes] | None:
+        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
+            return None
+        return (self._digest(session_token),)
+
+    def _within_absolute_age(self, session: Any) -> Any:
+        if self._absolute_age is None or session.created_at is None:
+            return session
+        end = _later(session.created_at, self._absolute_age)
+        return session if session.expires <= end else dataclasses.replace(session, expires=end)
+
+    # -- verification tokens
+
+    def create_verification_token(
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+    ) -> VerificationTokenT:
+        now = self._now()
+        made = self._build(
+            VERIFICATION_TOKEN,
+            custom,
+            identifier=identifier,
+            token=self._new_token() if token is None else token,
+            expires=_later(now, self._verification_max_age) if expires is None else expires,
+        )
+        key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
+        with self.transaction():
+            self._put(VERIFICATION_TOKEN, key, dataclasses.replace(made, token=""))
+            self._purge_some(now)
+        return made  # type: ignore[no-any-return]
+
+    def use_verification_token(self, *, identifier: str, token: str) -> VerificationTokenT | None:
+        group = self._identifier_group(identifier)
+        if len(_text("token", token)) > MAX_KEY_LENGTH or group is None:
+            return None
+        with self.transaction():
+            used = self._live(self._remove(VERIFICATION_TOKEN, (group, self._digest(token))))
+        return None if used is None else dataclasses.replace(used, token=token)
+
+    def delete_verification_tokens(self, identifier: str) -> int:
+        if (group := self._identifier_group(identifier)) is None:
+            return 0
+        with self.transaction():
+            live = [token for token in self._find(VERIFICATION_TOKEN, group).values() if self._live(token)]
+            self._remove_group(VERIFICATION_TOKEN, group)
+        return len(live)
+
+    @staticmethod
+    def _identifier_group(identifier: str) -> str | None:
+        return identifier_key(identifier) if len(_text("identifier", identifier)) <= MAX_KEY_LENGTH else None
+
+    # -- authenticators
+
+    def create_authenticator(
+        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
+        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
+        **custom: Any
+    ) -> AuthenticatorT:
+        made = self._build(
+            AUTHENTICATOR,
+            custom,
+            credential_id=credential_id,
+            user_id=user_id,
+            provider_account_id=provider_account_id,
+            credential_public_key=credential_public_key,
+            counter=counter,
+            credential_device_type=credential_device_type,
+            credential_backed_up=credential_backed_up,
+            transports=transports,
+        )
+        with self.transaction():
+            self._require_user(user_id)
+            if self._get(AUTHENTICATOR, (made.credential_id,)) is not None:
+                raise self._conflict(AUTHENTICATOR, "credential_id")
+            self._put(AUTHENTICATOR, (made.credential_id,), made)
+        return made  # type: ignore[no-any-return]
+
+    def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
+        key = storable(_text("credential_id", credential_id))
+        return None if key is None else self._get(AUTHENTICATOR, (key,))
+
+    def list_authenticators_by_user_id(self, user_id: str) -> list[AuthenticatorT]:
+        return self._list(AUTHENTICATOR, user_id)
+
+    def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
+        changes = self._checked(AUTHENTICATOR, {"counter": counter})
+        key = storable(_text("credential_id", credential_id))
+        with self.transaction():
+            found = None if key is None else self._get(AUTHENTICATOR, (key,))
+            if found is None:
+                raise self._not_found(AUTHENTICATOR, credential_id)
+            if counter <= found.counter and (counter, found.counter) != (0, 0):
+                raise CounterRegressionError(
+                    f"the authenticator's counter must grow: {found.counter} is stored, {counter} was given;"
+                    " the passkey may have been cloned",
+                    stored=found.counter,
+                    given=counter,
+                )
+            updated = dataclasses.replace(found, **changes)
+            self._put(AUTHENTICATOR, (key,), updated)
+        return updated  # type: ignore[no-any-return]
+
+    # -- the whole store
+
+    def purge_expired(self, *, limit: int | None = None) -> Purged:
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
+        now = self._now()
+        counts = []
+        for entity in (SESSION, VERIFICATION_TOKEN):
+            removed = 0
+            # In many short transactions: whoever waits to write gets a turn in between.
+            while limit is None or removed < limit:
+                batch = PURGE_BATCH * 10 if limit is None else min(PURGE_BATCH * 10, limit - removed)
+                with self.transaction():
+                    count = self._purge(entity, now, batch)
+                removed += count
+                if count < batch:
+                    break
+            counts.append(removed)
+        return Purged(*counts)
+
+    def _purge_some(self, now: datetime) -> None:
+        """A bounded share of purging, inside a write that adds a record; the rest is for the next ones.
+
+        A round begins at most once in an interval and goes on, a batch with each write, until nothing
+        is left: a write adds one record and may remove many, so a store cannot outgrow it.
+        """
+        interval = self._purge_interval
+        if interval is None or (self._purged_at is not None and abs(now - self._purged_at) < interval):
+            return
+        counts = [self._purge(entity, now, PURGE_BATCH) for entity in (SESSION, VERIFICATION_TOKEN)]
+        self._purged_at = None if PURGE_BATCH in counts else now
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        with self._lock:
+            self._require_open()
+            depth = self._depth
+            self._begin(depth)
+            self._depth = depth + 1
+            try:
+                yield self
+                self._require_open()
+                self._commit(depth)
+            except BaseException:
+                self._rollback(depth)
+                raise
+            finally:
+                self._depth = depth
+
+    def snapshot(self) -> Snapshot:
+        with self.transaction():
+            return Snapshot(self._kind(), self._dump())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind():
+            raise TypeError("restore takes what snapshot() of a store of the same kind and models returned")
+        with self.transaction():
+            self._load(snapshot.state)
+
+    def _kind(self) -> tuple[Any, ...]:
+        return (type(self), *self._models.values())
+
+    def check(self) -> list[str]:
+        problems = []
+        with self.transaction():
+            problems += self._check_storage()
+            if problems:  # what cannot be read cannot be judged
+                return problems
+            users = {key[0] for key in self._all(USER)}
+            for entity in ENTITIES:
+                groups: dict[str, set[Any]] = {}
+                for key, record in self._all(entity).items():
+                    where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
+                    for f in fields_of(type(record)):
+                        if f.name in entity.withheld:
+                            continue
+                        try:
+                            f.check(getattr(record, f.name))
+                        except InvalidFieldError as error:
+                            problems.append(f"{where}: {error}")
+                    if hasattr(record, "user_id") and record.user_id not in users:
+                        problems.append(f"{where}: its user {_brief(record.user_id)} does not exist")
+                    if (group := entity.group_of(record)) is not None:
+                        groups.setdefault(group, set()).add(key)
+                for group, keys in groups.items():
+                    for key in keys ^ set(self._find(entity, group)):
+                        problems.append(f"{entity.name}s: {_brief(group)} is not the {entity.group} of its record")
+        return problems
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._release()
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
+            self.close()
+
+    def _opened(self) -> None:
+        """The constructor's last step: from here on the store must be closed, and survives fork()."""
+        self._closed = False
+        _open_stores.add(self)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed; create a new one")
+        if self._lost:
+            raise StorageError(
+                "this process was forked while a transaction was open in its parent: only the parent can"
+                " finish it; fork outside of transaction()"
+            )
+
+    # -- small change
+
+    def _now(self) -> datetime:
+        return self._clock()
+
+    def _live(self, record: Any) -> Any:
+        """``record`` unless it is None or expired (at ``expires`` exactly it is)."""
+        return record if record is not None and record.expires > self._clock() else None
+
+    def _digest(self, token: str) -> bytes:
+        """What is stored of a token: 32 bytes, of which nothing leads back. Source: ASVS 6.5.2."""
+        data = token.encode("utf-8", "surrogatepass")  # any str a stranger sends has a digest
+        if self._secret is None:
+            return hashlib.sha256(data).digest()
+        import hmac
+
+        return hmac.digest(self._secret, data, "sha256")
+
+    def _list(self, entity: Entity, user_id: str) -> list[Any]:
+        owner = storable(_text("user_id", user_id))
+        return [] if owner is None else list(self._find(entity, owner).values())
+
+    def _require_user(self, user_id: str) -> None:
+        key = storable(_text("user_id", user_id))
+        if key is None or self._get(USER, (key,)) is None:
+            raise self._not_found(USER, user_id)
+
+    def _default(self, f: Any) -> Any:
+        return f.check(f.default())
+
+    def _build(
+        self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
+    ) -> Any:
+        """A valid record from the fields given and the defaults of the others."""
+        values.update(self._checked(entity, custom, fixed=fixed + tuple(values)))
+        model = self._models[entity]
+        for f in fields_of(model):
+            values[f.name] = f.check(values[f.name]) if f.name in values else self._default(f)
+        return model(**values)
+
+    def _checked(
+        self, entity: Entity, values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """The values as they are stored. TypeError for a name that is unknown or ``fixed``."""
+        known = {f.name: f for f in fields_of(self._models[entity]) if f.name not in fixed}
+        if unknown := [name for name in values if name not in known]:
+            names = ", ".join(known) or "none"
+            raise TypeError(
+                f"{self._models[entity].__name__} has no field {', '.join(map(repr, unknown))} that can be"
+                f" given here; known: {names} (more by a custom model: {entity.name}=)"
+            )
+        return {name: known[name].check(value) for name, value in values.items()}
+
+    def _conflict(self, entity: Entity, field: str) -> ConflictError:
+        model = self._models[entity].__name__
+        return ConflictError(f"{model}.{field} is taken", model=model, field=field)
+
+    def _not_found(self, entity: Entity, key: str) -> NotFoundError:
+        model = self._models[entity].__name__
+        return NotFoundError(f"there is no {model} {_brief(key)}", model=model, key=key)
+
+    # -- fork(): a child must inherit no open database (SQLite loses writes even if the child opens its
+    #    own: the inherited library believes to hold locks that the kernel never gave the child), and no
+    #    lock of a thread that does not exist there.
+
+    def _before_fork(self) -> None:
+        self._locked_for_fork = self._lock.acquire(timeout=FORK_PATIENCE)
+        if self._locked_for_fork and self._depth == 0:
+            self._suspend()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._locked_for_fork:
+            self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lost = not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork)
+        self._lock = threading.RLock()
+
+    # -- storage: what differs between the stores
+
+    _copied_by_fork = True  # the state lives in this process's memory alone
+
+    @abstractmethod
+    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        """The record with that key, or None."""
+
+    @abstractmethod
+    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
+        """The records of that group by their keys, in the order of the keys."""
+
+    @abstractmethod
+    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
+        """Every record by its key."""
+
+    @abstractmethod
+    def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
+        """The session, token filled in, with its user, expired or not; None if there is none."""
+
+    @abstractmethod
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        """Insert the record, or replace the one with that key."""
+
+    @abstractmethod
+    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        """Remove and return the record with that key, or None."""
+
+    @abstractmethod
+    def _remove_group(self, entity: Entity, group: str) -> None:
+        """Remove the records of that group."""
+
+    @abstractmethod
+    def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
+        """Remove at most ``limit`` records that expired by ``now``, oldest first; how many."""
+
+    @abstractmethod
+    def _begin(self, depth: int) -> None:
+        """Open a transaction (``depth`` 0) or a savepoint in it."""
+
+    @abstractmethod
+    def _commit(self, depth: int) -> None:
+        """Make what happened since ``_begin(depth)`` last."""
+
+    @abstractmethod
+    def _rollback(self, depth: int) -> None:
+        """Undo what happened since ``_begin(depth)``."""
+
+    @abstractmethod
+    def _dump(self) -> Any:
+        """The whole state, for ``_load``."""
+
+    @abstractmethod
+    def _load(self, state: Any) -> None:
+        """Replace the whole state."""
+
+    def _check_storage(self) -> list[str]:
+        """Problems below the level of records."""
+        return []
+
+    def _suspend(self) -> None:
+        """Let go of what a child process must not inherit; taken up again at the next use."""
+
+    def _release(self) -> None:
+        """Let go of everything, for good."""
+
+
+_open_stores: weakref.WeakSet[_Store[Any, Any, Any, Any, Any]] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+
+    def _at_fork(name: str) -> Callable[[], None]:
+        def tell_all() -> None:
+            for store in list(_open_stores):
+                getattr(store, name)()
+
+        return tell_all
+
+    os.register_at_fork(
+        before=_at_fork("_before_fork"),
+        after_in_parent=_at_fork("_after_fork_in_parent"),
+        after_in_child=_at_fork("_after_fork_in_child"),
+    )
+
+
+# --- SQLite -----------------------------------------------------------------------------------
+
+
+class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """A store in one SQLite file, or in memory for ``":memory:"``.
+
+    Safe for any number of threads and processes. One connection, guarded by a lock; while that is
+    busy, other threads read a file through a second connection, so no look-up waits for a write.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronize: bool = True,
+        durability: Literal["full", "normal"] = "full",
+        timeout: float = 5.0,
+        **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
+    ) -> None:
+        """Open ``path``, creating the file (mode 0600) unless it exists. Further options: see ``_Store``.
+
+        ``synchronize``: create tables and add a custom model's columns where they are missing; False
+        only verifies. ``durability``: ``"full"``, what was acknowledged survives a power cut;
+        ``"normal"``, it survives the process but the last moments may not survive a power cut.
+        ``timeout``: seconds to wait for another process's write before BusyError.
+
+        StorageError if the file is no store of ours, damaged, newer, out of reach, or (without
+        ``synchronize``) lacks something; the file is left as it was.
+        """
+        super().__init__(**options)
+        if sqlite3 is None or sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+            found = "none" if sqlite3 is None else f"SQLite {sqlite3.sqlite_version}"
+            raise StorageError(
+                f"SQLiteAdapter needs SQLite {'.'.join(map(str, MINIMUM_SQLITE))} or newer, and this Python"
+                f" has {found}; MemoryAdapter needs none"
+            )
+        if durability not in ("full", "normal"):
+            raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, not negative; got {timeout!r}")
+        path = os.fspath(path)
+        if not isinstance(path, str) or not path or path.startswith("file:"):
+            raise ValueError(f"path must name a file, or be ':memory:'; got {path!r}")
+        self._copied_by_fork = path == ":memory:"
+        self._path = path if path == ":memory:" else os.path.abspath(path)
+        self._timeout = timeout
+        self._synchronous = durability.upper()
+        self._schema = schema_for(tuple(self._models.values()))
+        self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._reader_lock = threading.Lock()
+        try:
+            if not self._copied_by_fork:
+                self._reach_file(create=synchronize)
+            self._connection = self._connect()
+            self._prepare(synchronize)
+        except BaseException:
+            self._suspend(really=True)
+            raise
+        self._opened()
+
+    def __repr__(self) -> str:
+        return f"SQLiteAdapter({self._path!r})"
+
+    # -- opening
+
+    def _reach_file(self, *, create: bool) -> None:
+        """Make sure that there is a file which SQLite can use, without opening one that exists:
+        closing any descriptor of a database drops the locks of this process's other connections."""
+        try:
+            if create:
+                # 0600 before SQLite sees it: -wal and -shm inherit the mode, chmod later would be late.
+                try:
+                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                except FileExistsError:
+                    pass
+            if not stat.S_ISREG(os.stat(self._path).st_mode):
+                raise self._trouble("is not a file; give the path of a file, which may be new")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, FileNotFoundError):
+                folder = os.path.dirname(self._path)
+                reason = f"the directory {folder} does not exist; create it first"
+                if os.path.isdir(folder):
+                    reason = "it does not exist; synchronize=True would create it"
+            raise self._trouble(f"cannot be opened: {reason}") from error
+        if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(self._path), os.W_OK):
+            raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
+
+    def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self._path,
+                timeout=0,  # the waiting is done in _run
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        try:
+            for pragma in (
+                "foreign_keys = ON",
+                "secure_delete = ON",
+                "temp_store = MEMORY",
+                "trusted_schema = OFF",
+                f"synchronous = {self._synchronous}",
+                f"query_only = {'ON' if reader else 'OFF'}",
+            ):
+                self._run(f"PRAGMA {pragma}", connection=connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, synchronize: bool) -> None:
+        """Check whose file this is before touching it, then see that the tables are there."""
+        application_id, user_version = (
+            self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
+        )
+        tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        if application_id != APPLICATION_ID and (application_id or user_version or tables):
+            raise self._trouble(
+                f"is the database of another application (application_id {application_id},"
+                f" tables: {', '.join(tables) or 'none'}); choose another path"
+            )
+        if user_version > USER_VERSION:
+            raise self._trouble(
+                f"was written by a newer tinyauthstore (schema {user_version}, this one knows {USER_VERSION});"
+                " upgrade the package"
+            )
+        statements, missing, wrong = self._schema.differences(self._run(INSPECT))
+        if wrong:
+            raise self._trouble(
+                f"does not fit the models: {'; '.join(wrong)}; rename the field or convert the column"
+            )
+        if missing and not synchronize:
+            raise self._trouble(f"lacks {'; '.join(missing)}; open it once with synchronize=True to add that")
+        if not self._copied_by_fork:
+            self._run("PRAGMA journal_mode = WAL")
+        if missing:
+            self._run("BEGIN IMMEDIATE")
+            # Somebody else may have been faster: what is missing counts under the lock only.
+            for statement in (*self._schema.differences(self._run(INSPECT))[0], *MARK, "COMMIT"):
+                self._run(statement)
+
+    # -- the one door to SQLite
+
+    def _run(
+        self, sql: str, parameters: Sequence[Any] = (), connection: sqlite3.Connection | None = None
+    ) -> list[Any]:
+        """All rows of a statement. Waits while another process writes; translates every error.
+
+        SQLite's own waiting is unfair under load (a writer was measured to starve for seconds):
+        short random sleeps are not.
+        """
+        deadline = None
+        while True:
+            try:
+                return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+            except sqlite3.Error as error:
+                now = time.monotonic()
+                deadline = deadline or now + self._timeout
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
+                    raise self._translated(error) from error
+            import random
+
+            time.sleep(random.uniform(0, 0.002))
+
+    def _translated(self, error: sqlite3.Error) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_BUSY:
+            return BusyError(
+                f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was changed."
+                " Keep its transactions short, or give a longer timeout=",
+                path=self._path,
+            )
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return self._trouble(
+                f"is damaged or no SQLite database ({error}); restore a backup, or choose another path"
+            )
+        return self._trouble(f"could not be used: {error}")
+
+    def _trouble(self, what: str) -> StorageError:
+        return StorageError(f"{self._path} {what}", path=self._path)
+
+    def _ready(self) -> None:
+        self._require_open()
+        if self._connection is None:  # closed before a fork()
+            self._connection = self._connect()
+
+    def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """Rows of a query, from the second connection where the first is busy in another thread."""
+        if not self._lock.acquire(blocking=self._copied_by_fork):
+            with self._reader_lock:
+                self._require_open()
+                if self._reader is None:
+                    self._reader = self._connect(reader=True)
+                return self._run(sql, parameters, self._reader)
+        try:
+            self._ready()
+            return self._run(sql, parameters)
+        finally:
+            self._lock.release()
+
+    # -- storage
+
+    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        table = self._schema.tables[entity]
+        rows = self._read(table.select, key)
+        return self._record(table, rows[0]) if rows else None
+
+    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
+        return self._keyed(entity, self._read(self._schema.tables[entity].select_group, (group,)))
+
+    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
+        return self._keyed(entity, self._read(self._schema.tables[entity].select_all, ()))
+
+    def _keyed(self, entity: Entity, rows: list[Any]) -> dict[tuple[Any, ...], Any]:
+        table, parts = self._schema.tables[entity], len(entity.key)
+        return {row[:parts]: self._record(table, row[parts:]) for row in rows}
+
+    def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
+        rows = self._read(self._schema.session_and_user, (self._digest(session_token),))
+        if not rows:
+            return None
+        session, user = self._schema.tables[SESSION], self._schema.tables[USER]
+        row = rows[0]
+        return SessionAndUser(
+            self._record(session, row[: session.width], session_token),
+            self._record(user, row[session.width :]),
+        )
+
+    def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
+        try:
+            return table.record(row, secret)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self._trouble(f"holds a value in {table.entity.plural} that is not ours: {error}") from error
+
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        table = self._schema.tables[entity]
+        self._run(table.put, table.row(key, record))
+
+    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        table = self._schema.tables[entity]
+        rows = self._run(table.delete, key)
+        return self._record(table, rows[0]) if rows else None
+
+    def _remove_group(self, entity: Entity, group: str) -> None:
+        self._run(self._schema.tables[entity].delete_group, (group,))
+
+    def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
+        return len(self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit)))
+
+    def _begin(self, depth: int) -> None:
+        self._ready()
+        if depth == 0 and self._connection.in_transaction:  # type: ignore[union-attr]
+            self._run("ROLLBACK")  # of a transaction whose owner was interrupted before it could begin
+        self._run("BEGIN IMMEDIATE" if depth == 0 else f"SAVEPOINT s{depth}")
+
+    def _commit(self, depth: int) -> None:
+        self._run("COMMIT" if depth == 0 else f"RELEASE s{depth}")
+
+    def _rollback(self, depth: int) -> None:
+        if self._connection is None or not self._connection.in_transaction:
+            return  # closed inside the transaction, or undone by SQLite itself (disk full)
+        self._run("ROLLBACK" if depth == 0 else f"ROLLBACK TO s{depth}")
+        if depth:
+            self._run(f"RELEASE s{depth}")
+
+    def _dump(self) -> Any:
+        return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
+
+    def _load(self, state: Any) -> None:
+        for table in self._schema.tables.values():
+            self._run(table.delete_all)
+        for entity, rows in state.items():
+            for row in rows:
+                self._run(self._schema.tables[entity].load(len(row)), row)
+
+    def _check_storage(self) -> list[str]:
+        try:
+            found = [text for (text,) in self._run("PRAGMA integrity_check") if text != "ok"]
+            broken = self._run("PRAGMA foreign_key_check")
+        except StorageError as error:
+            return [str(error)]
+        return found + [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+
+    def _before_fork(self) -> None:
+        self._reader_lock.acquire()  # held for a query at the most
+        super()._before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        super()._after_fork_in_parent()
+        self._reader_lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        super()._after_fork_in_child()
+        self._reader_lock = threading.Lock()
+        if self._lost:  # the connection is the parent's: not even closing it is safe here
+            _never_closed.append((self._connection, self._reader))
+            self._connection = self._reader = None
+
+    def _suspend(self, *, really: bool = False) -> None:
+        if really or not self._copied_by_fork:
+            for connection in (self._reader, self._connection):
+                if connection is not None:
+                    connection.close()
+            self._reader = self._connection = None
+
+    def _release(self) -> None:
+        with self._reader_lock:
+            self._suspend(really=True)
+
+
+_never_closed: list[Any] = []
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+class _Shelf:
+    """One entity's records in memory: by key, by group, and (where they expire) by time."""
+
+    __slots__ = ("entity", "records", "groups", "due")
+
+    def __init__(self, entity: Entity) -> None:
+        self.entity = entity
+        self.records: dict[tuple[Any, ...], Any] = {}
+        self.groups: dict[str, dict[tuple[Any, ...], None]] = {}
+        # A heap of (expires, key). An entry whose record has changed since is passed over when it is
+        # due; removing it earlier would cost a search.
+        self.due: list[tuple[datetime, tuple[Any, ...]]] | None = (
+            [] if entity in (SESSION, VERIFICATION_TOKEN) else None
+        )
+
+    def change(self, key: tuple[Any, ...], record: Any) -> Any:
+        """Put the record there, or nothing if it is None; returns what was there."""
+        old = self.records.pop(key, None)
+        if old is not None and (group := self.entity.group_of(old)) is not None:
+            del self.groups[group][key]
+            if not self.groups[group]:
+                del self.groups[group]
+        if record is not None:
+            self.records[key] = record
+            if (group := self.entity.group_of(record)) is not None:
+                self.groups.setdefault(group, {})[key] = None
+            if self.due is not None:
+                heappush(self.due, (record.expires, key))
+                if len(self.due) > 2 * len(self.records) + 64:
+                    self.due = [(live.expires, other) for other, live in self.records.items()]
+                    heapify(self.due)
+        return old
+
+
+class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """A store in this process's memory: the same answers, nothing on disk.
+
+    Plain dictionaries of immutable records, guarded by one lock, with an undo log for
+    transactions. Tokens are kept as digests here too.
+    """
+
+    def __init__(
+        self, **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]]
+    ) -> None:
+        """A fresh, empty store. Options: see ``_Store``."""
+        super().__init__(**options)
+        self._shelves = {entity: _Shelf(entity) for entity in ENTITIES}
+        self._undo: list[tuple[Entity, tuple[Any, ...], Any]] = []
+        self._marks: list[int] = []
+        self._opened()
+
+    def __repr__(self) -> str:
+        return "MemoryAdapter()"
+
+    # -- storage
+
+    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        with self._lock:
+            self._require_open()
+            record = self._shelves[entity].records.get(key)
+        return None if record is None else fresh(record)
+
+    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
+        with self._lock:
+            self._require_open()
+            shelf = self._shelves[entity]
+            found = {key: shelf.records[key] for key in sorted(shelf.groups.get(group, ()))}
+        return {key: fresh(record) for key, record in found.items()}
+
+    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
+        with self._lock:
+            self._require_open()
+            return dict(self._shelves[entity].records)
+
+    def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
+        with self._lock:
+            self._require_open()
+            session = self._shelves[SESSION].records.get((self._digest(session_token),))
+            if session is None:
+                return None
+            user = self._shelves[USER].records[(session.user_id,)]
+        session = dataclasses.replace(session, session_token=session_token)
+        return SessionAndUser(fresh(session), fresh(user))
+
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
+
+    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        old = self._shelves[entity].change(key, None)
+        if old is not None:
+            self._undo.append((entity, key, old))
+        return old
+
+    def _remove_group(self, entity: Entity, group: str) -> None:
+        for key in list(self._shelves[entity].groups.get(group, ())):
+            self._remove(entity, key)
+
+    def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
+        shelf, count = self._shelves[entity], 0
+        while count < limit and shelf.due and shelf.due[0][0] <= now:
+            expires, key = heappop(shelf.due)
+            record = shelf.records.get(key)
+            if record is not None and record.expires == expires:
+                self._remove(entity, key)
+                count += 1
+        return count
+
+    def _begin(self, depth: int) -> None:
+        self._marks.append(len(self._undo))
+
+    def _commit(self, depth: int) -> None:
+        self._marks.pop()
+        if depth == 0:
+            self._undo.clear()
+
+    def _rollback(self, depth: int) -> None:
+        mark = self._marks.pop()
+        while len(self._undo) > mark:
+            entity, key, old = self._undo.pop()
+            self._shelves[entity].change(key, old)
+
+    def _dump(self) -> Any:
+        return {entity: dict(shelf.records) for entity, shelf in self._shelves.items()}
+
+    def _load(self, state: Any) -> None:
+        for entity, records in state.items():
+            for key in list(self._shelves[entity].records):
+                self._remove(entity, key)
+            for key, record in records.items():
+                self._put(entity, key, record)
+
+
+# --- connect ----------------------------------------------------------------------------------
+
+TARGETS = """\
+  "sqlite:///auth.db"            a file, relative to the current directory
+  "sqlite:////var/lib/auth.db"   a file, absolute (four slashes)
+  "sqlite:///:memory:"           SQLite in memory
+  "memory:"                      plain dictionaries in memory
+  {"type": "sqlite", "database": "auth.db", "synchronize": True}"""
+"""The forms that ``connect`` takes, for people to read."""
+
+
+def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
+    """Open the store that ``target`` names; ``options`` go to the adapter's constructor.
+
+    A URL, or a mapping with ``type``, ``database`` and options (TypeORM's spelling). ValueError, with the
+    list of good forms, for anything else; StorageError if the file cannot be used.
+    """
+    if isinstance(target, Mapping):
+        given = dict(target)
+        kind, database = given.pop("type", None), given.pop("database", None)
+        options = {**given, **options}
+        if kind == "sqlite" and isinstance(database, str):
+            return SQLiteAdapter(database, **options)
+        if kind == "memory" and database is None:
+            return MemoryAdapter(**options)
+    elif isinstance(target, str):
+        if target in ("memory:", "memory://"):
+            return MemoryAdapter(**options)
+        if target.startswith("sqlite:///") and "?" not in target and len(target) > 10:
+            return SQLiteAdapter(target[len("sqlite:///") :], **options)
+    raise ValueError(f"cannot connect to {target!r}; good forms are\n{TARGETS}")

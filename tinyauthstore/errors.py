@@ -1,0 +1,85 @@
+"""What can go wrong, as one small family: catch ``AuthStoreError`` and you have caught all of it.
+
+Every error carries its evidence as attributes, survives ``pickle`` (so it crosses process
+boundaries), and never contains a session token, a verification token or an OAuth token.
+"""
+
+from __future__ import annotations
+
+
+class AuthStoreError(Exception):
+    """The root of every error this package raises on purpose (besides ``TypeError`` for misuse)."""
+
+
+class ConflictError(AuthStoreError):
+    """Somebody else already has that value; nothing was changed.
+
+    ``model`` is the record's class name (``"User"``), ``field`` the field that must be unique.
+    """
+
+    def __init__(self, message: str = "", *, model: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.model = model
+        self.field = field
+
+
+class NotFoundError(AuthStoreError, LookupError):
+    """The record that a write refers to does not exist; nothing was changed.
+
+    ``model`` is the record's class name, ``key`` the id that was asked for (never a token).
+    """
+
+    def __init__(self, message: str = "", *, model: str = "", key: str = "") -> None:
+        super().__init__(message)
+        self.model = model
+        self.key = key
+
+
+class InvalidFieldError(AuthStoreError, ValueError):
+    """A value cannot be stored in that field; nothing was changed.
+
+    ``model`` and ``field`` say where, ``expected`` what would have been accepted. The refused value
+    is not kept: it may be a secret.
+    """
+
+    def __init__(self, message: str = "", *, model: str = "", field: str = "", expected: str = "") -> None:
+        super().__init__(message)
+        self.model = model
+        self.field = field
+        self.expected = expected
+
+
+class CounterRegressionError(AuthStoreError):
+    """An authenticator's signature counter did not grow: the passkey may have been cloned.
+
+    ``stored`` and ``given`` are the two counters; the stored one is kept. Source: WebAuthn § 6.1.1
+    (0 → 0 is legal: many authenticators do not count).
+    """
+
+    def __init__(self, message: str = "", *, stored: int = 0, given: int = 0) -> None:
+        super().__init__(message)
+        self.stored = stored
+        self.given = given
+
+
+class ClosedError(AuthStoreError):
+    """The store was used after ``close()``."""
+
+
+class StorageError(AuthStoreError):
+    """The file (or the disk below it) cannot be used; ``path`` says which.
+
+    The exception of ``sqlite3`` or of the operating system is kept as ``__cause__``.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class BusyError(StorageError):
+    """Other processes kept the file locked for longer than ``timeout`` seconds; nothing was changed."""
+
+
+class LockedError(StorageError):
+    """Another process holds a store that only one process may open."""

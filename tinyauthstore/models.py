@@ -1,0 +1,586 @@
+"""The records that a store remembers, and what a valid value is.
+
+The records carry Auth.js's fields under snake_case names; ``to_authjs`` and ``from_authjs``
+translate. They are frozen and slotted, so one that was handed out can be kept, compared, hashed by
+its id and passed between threads, and never changes what the store holds. Secrets (tokens of every
+kind) are left out of every ``repr``.
+
+A subclass with more fields is a custom model::
+
+    @dataclass(frozen=True, slots=True)
+    class Member(User):
+        plan: str = "free"
+
+Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
+(kept as JSON), each optional (``| None``) or with a default. ``fields_of`` reads that; ``Field.check``
+turns a given value into the one form that every backend stores and returns.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import functools
+import types
+import typing
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from .errors import InvalidFieldError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+UTC = timezone.utc
+
+MAX_KEY_LENGTH = 4096
+"""Characters that an id, a token, an e-mail address or any other key may have. Longer ones are
+refused when written, and so are known to be absent, without looking, when asked for."""
+
+
+# --- what a valid value is --------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """A type that a field may have: what is accepted, and its JSON-ready form (ISO 8601, base64)."""
+
+    name: str
+    expected: str
+    check: Callable[[Any], Any]
+    to_json: Callable[[Any], Any]
+    from_json: Callable[[Any], Any]
+
+
+def _is(kind: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if not value.isascii():
+        value.encode()  # a lone surrogate has no UTF-8 form, so no file could hold it
+    return str.__str__(value)  # a str subclass (an enum, a lazy translation) becomes plain text
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError
+    if not -(2**63) <= value < 2**63:
+        raise ValueError
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    number = float(value)
+    if number != number:  # SQLite stores NaN as NULL
+        raise ValueError
+    return number + 0.0  # and -0.0 as 0.0
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError
+    return bytes(value)
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError
+    if value.utcoffset() is None:
+        raise ValueError
+    value = value.astimezone(UTC)
+    # A plain datetime: subclasses (freezegun's, pendulum's) compare and pickle in ways of their own.
+    return datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, UTC
+    )
+
+
+def moment_from_iso(text: Any) -> datetime:
+    """The aware UTC datetime that an ISO 8601 text with an offset names; ValueError for any other text."""
+    if not isinstance(text, str):
+        raise TypeError
+    return _moment(datetime.fromisoformat(text))
+
+
+def dump_json(value: Any) -> str:
+    """``value`` as compact, pure-ASCII JSON text; ValueError or TypeError for what JSON cannot carry.
+
+    ASCII, because a provider may send half of a surrogate pair, which UTF-8 cannot hold and the
+    escape can. NaN and keys that are not ``str`` are refused: they would not come back the same.
+    """
+    import json  # here and in load_json only: not part of the import time of those who need none
+
+    _only_text_keys(value)
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def load_json(text: str) -> Any:
+    """The value that ``dump_json`` wrote."""
+    import json
+
+    return json.loads(text)
+
+
+def _only_text_keys(value: Any) -> None:
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for item in value:
+        _only_text_keys(item)
+
+
+def _json(container: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, container):
+            raise TypeError
+        return load_json(dump_json(value))  # a deep copy: the caller may go on changing theirs
+
+    return check
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+KINDS: dict[Any, Kind] = {
+    str: Kind("text", "a str without lone surrogates", _text, _same, _text),
+    int: Kind("integer", "an int of at most 64 bits", _integer, _same, _integer),
+    float: Kind("real", "a float that is a number", _real, _same, _real),
+    bool: Kind("boolean", "a bool", _is(bool), _same, _is(bool)),
+    bytes: Kind("bytes", "bytes", _bytes, _to_base64, _from_base64),
+    datetime: Kind(
+        "datetime", "a timezone-aware datetime", _moment, lambda value: value.isoformat(), moment_from_iso
+    ),
+    dict: Kind("json", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
+    list: Kind("json", "a list that JSON can carry", _json(list), _same, _json(list)),
+}
+
+
+class Rule(NamedTuple):
+    """A narrower demand on one field than its type alone makes."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _rule(expected: str, holds: Callable[[Any], bool]) -> Mapping[str, Rule]:
+    return {"rule": Rule(expected, holds)}
+
+
+KEY = _rule(f"a str of 1 to {MAX_KEY_LENGTH} characters", lambda text: 0 < len(text) <= MAX_KEY_LENGTH)
+E_MAIL = _rule(
+    f"an e-mail address of at most {MAX_KEY_LENGTH} characters, not blank",
+    lambda text: len(text) <= MAX_KEY_LENGTH and email_key(text) is not None,
+)
+COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a model: its name, its kind, and what stands there when nothing was given."""
+
+    model: type
+    name: str
+    kind: Kind
+    optional: bool
+    default: Callable[[], Any] | None
+    rule: Rule | None
+    keyword_only: bool
+
+    @property
+    def expected(self) -> str:
+        """What the field accepts, in words for an error message."""
+        return (self.rule or self.kind).expected + (", or None" if self.optional else "")
+
+    def check(self, value: Any) -> Any:
+        """The value as every backend stores it. InvalidFieldError, without the value, if it cannot be."""
+        if value is None and self.optional:
+            return None
+        try:
+            value, given = self.kind.check(value), value
+            if self.rule is None or self.rule.holds(value):
+                return value
+            value = given
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            pass  # raised below, outside, so that no __context__ keeps the refused value alive
+        raise self.refusal(value)
+
+    def refusal(self, value: Any) -> InvalidFieldError:
+        """The error for a value that does not fit, naming its type and never the value."""
+        naive = isinstance(value, datetime) and value.utcoffset() is None
+        got = "a naive datetime (give it a timezone)" if naive else f"{type(value).__name__}"
+        if isinstance(value, str):
+            got += f" of {len(value)} characters"
+        return InvalidFieldError(
+            f"{self.model.__name__}.{self.name}: expected {self.expected}; got {got}",
+            model=self.model.__name__,
+            field=self.name,
+            expected=self.expected,
+        )
+
+
+def fields_of(model: Any) -> tuple[Field, ...]:
+    """The fields of a record class, in order. InvalidFieldError names one that cannot be stored."""
+    return _fields_of(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _fields_of(model: Any) -> tuple[Field, ...]:
+
+    def refuse(name: str, expected: str) -> InvalidFieldError:
+        return InvalidFieldError(
+            f"{model.__name__}.{name} cannot be stored: expected {expected}",
+            model=model.__name__,
+            field=name,
+            expected=expected,
+        )
+
+    if not (isinstance(model, type) and dataclasses.is_dataclass(model) and issubclass(model, Record)):
+        raise TypeError(f"a model must be a dataclass that extends a tinyauthstore record, not {model!r}")
+    known = {f.name: f for f in dataclasses.fields(model)}
+    for base in model.__mro__[:-1]:
+        for name in base.__dict__.get("__annotations__", {}):
+            if name not in known and "ClassVar" not in str(base.__dict__["__annotations__"][name]):
+                raise refuse(name, "the class decorated with @dataclass(frozen=True, slots=True)")
+    try:
+        hints = typing.get_type_hints(model)
+    except NameError as error:
+        raise refuse(str(error.name), "annotations that name types visible in the module") from error
+    result = []
+    for name, f in known.items():
+        kinds = [hints[name]]
+        if typing.get_origin(hints[name]) in (typing.Union, types.UnionType):
+            kinds = list(typing.get_args(hints[name]))
+        optional = type(None) in kinds
+        kinds = [typing.get_origin(kind) or kind for kind in kinds if kind is not type(None)]
+        if len(kinds) != 1 or kinds[0] not in KINDS:
+            raise refuse(
+                name, "str, int, float, bool, bytes, datetime, dict or list, alone or with None"
+            )
+        default: Callable[[], Any] | None = None
+        if f.default_factory is not MISSING:
+            default = f.default_factory
+        elif f.default is not MISSING:
+            default = functools.partial(_same, f.default)
+        elif optional:
+            default = functools.partial(_same, None)
+        if not f.init:
+            raise refuse(name, "a field that __init__ takes")
+        if default is None and not any(name in base.__dict__.get("__annotations__", {}) for base in RECORDS):
+            raise refuse(name, "a default, or a type with None: existing rows have no value for it")
+        result.append(
+            Field(model, name, KINDS[kinds[0]], optional, default, f.metadata.get("rule"), f.kw_only is True)
+        )
+    return tuple(result)
+
+
+# --- normal forms -----------------------------------------------------------------------------
+
+
+def email_key(email: str) -> str | None:
+    """The form under which an address is unique and looked up; None if it has none (blank, not UTF-8).
+
+    NFKC, lower case, trimmed, so that ``Ada@Example.com`` and ``ada@example.com`` are one user.
+    SQLite's NOCASE and lower() fold ASCII only, hence done here. Source: Auth.js normalises the
+    same way before it calls an adapter.
+    """
+    if email.isascii():
+        return email.strip().lower() or None
+    try:
+        email.encode()
+    except UnicodeEncodeError:
+        return None
+    lowered = unicodedata.normalize("NFKC", email).lower()
+    return unicodedata.normalize("NFKC", lowered).strip() or None  # lower() may leave NFKC: 'İ'
+
+
+def identifier_key(identifier: str) -> str | None:
+    """The form under which a verification token's identifier is looked up; None if it has none.
+
+    An identifier with an ``@`` is an e-mail address and meets ``email_key``; any other
+    (``"reset:aB3"``) is compared exactly, for folding its case could join two users' ids.
+    """
+    return email_key(identifier) if "@" in identifier else storable(identifier)
+
+
+def storable(text: str) -> str | None:
+    """``text`` if a store could hold it as a key, else None: then it is surely absent."""
+    if not text or len(text) > MAX_KEY_LENGTH:
+        return None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return None
+    return text
+
+
+# --- the records ------------------------------------------------------------------------------
+
+AUTHJS_NAMES = {
+    "user_id": "userId",
+    "email_verified": "emailVerified",
+    "session_token": "sessionToken",
+    "created_at": "createdAt",
+    "provider_account_id": "providerAccountId",
+    "credential_id": "credentialID",
+    "credential_public_key": "credentialPublicKey",
+    "credential_device_type": "credentialDeviceType",
+    "credential_backed_up": "credentialBackedUp",
+}
+"""Auth.js mixes camelCase with the snake_case of OAuth's own parameters (``access_token``). Names that
+are not listed, custom fields among them, are the same on both sides."""
+
+
+class Record:
+    """What all records share: translation to and from the objects that Auth.js passes around."""
+
+    __slots__ = ()
+
+    def to_authjs(self) -> dict[str, Any]:
+        """A new JSON-ready dict under Auth.js's names; dates as ISO 8601 UTC, bytes as base64.
+
+        An ``Account``'s ``extra`` is spread over the top level, where Auth.js has it.
+        """
+        result: dict[str, Any] = {}
+        for f in fields_of(type(self)):
+            value = getattr(self, f.name)
+            if f.name == "extra" and isinstance(self, Account):
+                result = {**value, **result}
+            else:
+                result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
+        return result
+
+    @classmethod
+    def from_authjs(cls, data: Mapping[str, Any]) -> Self:
+        """The record that ``data`` describes under Auth.js's names; dates as ISO 8601 or datetime.
+
+        Absent fields take their defaults. InvalidFieldError names a field that does not fit or is
+        missing; TypeError lists the known names for an unknown one (an ``Account`` keeps it in ``extra``).
+        """
+        rest = dict(data)
+        values: dict[str, Any] = {}
+        for f in fields_of(cls):
+            name = AUTHJS_NAMES.get(f.name, f.name)
+            if name in rest and not (name == "extra" and issubclass(cls, Account)):
+                value = rest.pop(name)
+                if isinstance(value, str) and f.kind.name in ("datetime", "bytes"):
+                    try:
+                        value = f.kind.from_json(value)
+                    except ValueError:
+                        raise f.refusal(value) from None
+                values[f.name] = f.check(value)
+            elif f.default is None:
+                raise f.refusal(None)
+        if issubclass(cls, Account):
+            values["extra"] = rest
+        elif rest:
+            known = ", ".join(AUTHJS_NAMES.get(f.name, f.name) for f in fields_of(cls))
+            raise TypeError(f"{cls.__name__} has no {', '.join(map(repr, rest))}; it has {known}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class User(Record):
+    """Somebody who signs in. ``email`` keeps its spelling; ``email_verified`` is when (UTC), or None."""
+
+    id: str = field(metadata=KEY)
+    email: str | None = field(default=None, metadata=E_MAIL)
+    name: str | None = None
+    image: str | None = None
+    email_verified: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account(Record):
+    """A user's account at an identity provider, with the tokens that the provider issued.
+
+    ``expires_at`` is in seconds since 1970 (UTC), as OAuth libraries count. ``extra`` holds
+    whatever the provider sent that no field names, or that did not fit its field.
+    """
+
+    user_id: str = field(metadata=KEY)
+    type: str
+    provider: str = field(metadata=KEY)
+    provider_account_id: str = field(metadata=KEY)
+    refresh_token: str | None = field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    expires_at: int | None = None
+    token_type: str | None = None
+    scope: str | None = None
+    id_token: str | None = field(default=None, repr=False)
+    session_state: str | None = field(default=None, repr=False)
+    extra: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Session(Record):
+    """One signed-in device.
+
+    ``session_token`` is the bearer secret for the cookie; it is ``""`` where it is withheld
+    (``list_sessions``): the store itself only knows its digest. ``id`` is derived from that
+    digest: safe to show in a list of devices, useless for signing in. ``expires`` and
+    ``created_at`` are UTC; ``created_at`` is None only where a foreign file has no such column.
+    """
+
+    session_token: str = field(repr=False, metadata=KEY)
+    user_id: str = field(metadata=KEY)
+    expires: datetime
+    created_at: datetime | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationToken(Record):
+    """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
+
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC.
+    """
+
+    identifier: str = field(metadata=KEY)
+    token: str = field(repr=False, metadata=KEY)
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator(Record):
+    """A passkey (WebAuthn credential). Ids and keys are text, base64 as Auth.js has them."""
+
+    credential_id: str = field(metadata=KEY)
+    user_id: str = field(metadata=KEY)
+    provider_account_id: str = field(metadata=KEY)
+    credential_public_key: str
+    counter: int = field(metadata=COUNTER)
+    credential_device_type: str
+    credential_backed_up: bool
+    transports: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # compared and hashed by identity: a key of hot dicts
+class Entity:
+    """How a store files one kind of record: what identifies it, what it belongs to, what it never holds.
+
+    ``key`` names the parts of its identity; a part that is no field of the record is derived
+    (``token_digest``, ``identifier_key``). ``group`` names what it is listed by, and ``group_of``
+    takes it from a record. ``withheld`` fields are secrets, or derived from the key: not stored.
+    """
+
+    name: str
+    plural: str
+    record: type[Record]
+    key: tuple[str, ...]
+    group: str
+    group_of: Callable[[Any], str | None]
+    withheld: tuple[str, ...] = ()
+
+
+def _user_id(record: Any) -> str:
+    return record.user_id  # type: ignore[no-any-return]
+
+
+def _user_email_key(user: User) -> str | None:
+    return None if user.email is None else email_key(user.email)
+
+
+def _token_identifier_key(token: VerificationToken) -> str | None:
+    return identifier_key(token.identifier)
+
+
+USER = Entity("user", "users", User, ("id",), "email_key", _user_email_key)
+ACCOUNT = Entity("account", "accounts", Account, ("provider", "provider_account_id"), "user_id", _user_id)
+SESSION = Entity(
+    "session", "sessions", Session, ("token_digest",), "user_id", _user_id, ("session_token", "id")
+)
+VERIFICATION_TOKEN = Entity(
+    "verification_token",
+    "verification_tokens",
+    VerificationToken,
+    ("identifier_key", "token_digest"),
+    "identifier_key",
+    _token_identifier_key,
+    ("token",),
+)
+AUTHENTICATOR = Entity(
+    "authenticator", "authenticators", Authenticator, ("credential_id",), "user_id", _user_id
+)
+
+ENTITIES = (USER, ACCOUNT, SESSION, VERIFICATION_TOKEN, AUTHENTICATOR)
+RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
+
+
+def fresh(record: Any) -> Any:
+    """``record``, with containers of its own: what a caller does to a dict must not reach the store."""
+    model: Any = type(record)
+    names = containers(model)
+    if not names:
+        return record
+    return dataclasses.replace(record, **{name: copy.deepcopy(getattr(record, name)) for name in names})
+
+
+@functools.lru_cache(maxsize=256)
+def containers(model: Any) -> tuple[str, ...]:
+    """The names of a model's fields that hold a dict or a list."""
+    return tuple(f.name for f in fields_of(model) if f.kind.name == "json")
+
+
+def session_id(digest: bytes) -> str:
+    """A session's public id: 128 bits of its token's digest, in hex. It cannot be turned into a token."""
+    return digest[:16].hex()
+
+# Each model is a type variable whose default is the plain record, so that `SQLiteAdapter` alone means
+# what it says and `SQLiteAdapter[Member]` returns Members. Before Python 3.13 only type checkers know
+# such defaults.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    UserT = TypeVarWithDefault("UserT", bound=User, default=User)
+    AccountT = TypeVarWithDefault("AccountT", bound=Account, default=Account)
+    SessionT = TypeVarWithDefault("SessionT", bound=Session, default=Session)
+    VerificationTokenT = TypeVarWithDefault(
+        "VerificationTokenT", bound=VerificationToken, default=VerificationToken
+    )
+    AuthenticatorT = TypeVarWithDefault("AuthenticatorT", bound=Authenticator, default=Authenticator)
+    SessionT_co = TypeVarWithDefault("SessionT_co", bound=Session, default=Session, covariant=True)
+    UserT_co = TypeVarWithDefault("UserT_co", bound=User, default=User, covariant=True)
+else:
+    SessionT_co, UserT_co = TypeVar("SessionT_co", covariant=True), TypeVar("UserT_co", covariant=True)
+    UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT = map(
+        TypeVar, ("UserT", "AccountT", "SessionT", "VerificationTokenT", "AuthenticatorT")
+    )
+
+
+class SessionAndUser(NamedTuple, Generic[SessionT_co, UserT_co]):
+    """A live session and its user; ``session, user = found`` unpacks it."""
+
+    session: SessionT_co
+    user: UserT_co
+
+
+class Purged(NamedTuple):
+    """How many expired records ``purge_expired`` removed."""
+
+    sessions: int
+    verification_tokens: int
