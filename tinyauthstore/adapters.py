@@ -96,7 +96,7 @@ class UserStore(Protocol):
         """The user to whom that provider's account is linked, or None."""
 
     @abstractmethod
-    def update_user(self, user_id: str, /, **changes: Any) -> User:
+    def update_user(self, user_id: str, **changes: Any) -> User:
         """Change the fields named, keep the others (None clears one), and return the user.
 
         NotFoundError for an unknown id, ConflictError if a new e-mail address is taken,
@@ -155,7 +155,7 @@ class SessionStore(Protocol):
         """The live session with its user, or None if it is unknown, expired or malformed."""
 
     @abstractmethod
-    def update_session(self, session_token: str, /, **changes: Any) -> Session | None:
+    def update_session(self, session_token: str, **changes: Any) -> Session | None:
         """Change ``expires`` or custom fields of a live session and return it; None if there is none.
 
         An update never inserts, so a signed-out session stays dead.
@@ -464,7 +464,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         account = self.get_account(provider=provider, provider_account_id=provider_account_id)
         return None if account is None else self._get(USER, (account.user_id,))
 
-    def update_user(self, user_id: str, /, **changes: Any) -> UserT:
+    def update_user(self, user_id: str, **changes: Any) -> UserT:
         changes = self._checked(USER, changes, fixed=("id",))
         key = storable(_text("user_id", user_id))
         with self.transaction():
@@ -580,7 +580,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         found = self._get_session_and_user(session_token)
         return found if found is not None and found.session.expires > self._clock() else None
 
-    def update_session(self, session_token: str, /, **changes: Any) -> SessionT | None:
+    def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
         changes = self._checked(SESSION, changes, fixed=fixed)
         return self._rewrite_session(session_token, lambda session: dataclasses.replace(session, **changes))
