@@ -335,7 +335,7 @@ def _new_token() -> str:
 
 def _age(name: str, value: float | timedelta) -> timedelta:
     """An age given in seconds or as a timedelta, as a timedelta. ValueError if it is neither or negative."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e13:
         value = timedelta(seconds=value)
     if not isinstance(value, timedelta) or value < timedelta(0):
         raise ValueError(f"{name} must be a number of seconds or a timedelta, not negative; got {value!r}")
