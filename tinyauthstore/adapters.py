@@ -27,11 +27,11 @@ import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
@@ -55,6 +55,9 @@ except ImportError:  # a Python built without it: everything but SQLiteAdapter w
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DAY = 24 * 60 * 60
 """Seconds."""
@@ -361,6 +364,10 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class WouldWait(Exception):
+    """A look-up asked for at once would have had to wait. Never leaves the package."""
+
+
 class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """The contract, written once over the storage verbs at the end of this class."""
 
@@ -426,6 +433,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._purged_at: datetime | None = None
         self._lock = threading.RLock()
         self._depth = 0  # of nested transactions; read and written only under the lock
+        self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost = False
         self._locked_for_fork = False
 
@@ -790,6 +798,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
+        if getattr(self._hurry, "on", False):
+            raise WouldWait  # for a disk, for another writer
         with self._lock:
             self._require_open()
             depth = self._depth
@@ -862,8 +872,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
-            self.close()
+            try:
+                warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
+            finally:  # a warning may be an error
+                self.close()
 
     def _opened(self) -> None:
         """The constructor's last step: from here on the store must be closed, and survives fork()."""
@@ -878,6 +890,18 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 "this process was forked while a transaction was open in its parent: only the parent can"
                 " finish it; fork outside of transaction()"
             )
+
+    def _at_once(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
+        """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
+        if self._copied_by_fork and not self._lock.acquire(blocking=False):
+            raise WouldWait
+        self._hurry.on = True
+        try:
+            return method(*arguments, **fields)
+        finally:
+            self._hurry.on = False
+            if self._copied_by_fork:
+                self._lock.release()
 
     # -- small change
 
@@ -1207,6 +1231,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 deadline = deadline or now + self._timeout
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
                     raise self._translated(error) from error
+                if getattr(self._hurry, "on", False):
+                    raise WouldWait from error
             import random
 
             time.sleep(random.uniform(0, 0.002))
@@ -1236,11 +1262,15 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
         if not self._lock.acquire(blocking=self._copied_by_fork):
-            with self._reader_lock:
+            if not self._reader_lock.acquire(blocking=not getattr(self._hurry, "on", False)):
+                raise WouldWait
+            try:
                 self._require_open()
                 if self._reader is None:
                     self._reader = self._connect(reader=True)
                 return self._run(sql, parameters, self._reader)
+            finally:
+                self._reader_lock.release()
         try:
             self._ready()
             return self._run(sql, parameters)
@@ -1493,6 +1523,216 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 self._remove(entity, key)
             for key, record in records.items():
                 self._put(entity, key, record)
+
+
+# --- several stores as one --------------------------------------------------------------------
+
+
+class SplitAdapter(Adapter):
+    """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
+
+    Each method is as atomic as the store it falls to. What spans stores is done in an order that
+    is safe to be interrupted: ``delete_user`` ends the sessions first and deletes the user last, and a
+    session whose user is gone counts as absent. ``transaction()`` opens one in each store and commits
+    them in turn, the users' last: an error inside rolls all of them back, but a crash (or a full disk)
+    between two commits keeps the first.
+
+    A session store that demands a user for each session (ours do) is given one with the same id and
+    nothing else: it learns no address and no name.
+    """
+
+    def __init__(
+        self, *, users: Adapter, sessions: Adapter | None = None, verification: Adapter | None = None
+    ) -> None:
+        """``sessions`` and ``verification`` default to the store of ``users``. All are closed with this one.
+
+        Accounts and authenticators lie with the users.
+        """
+        self._users = users
+        self._sessions = users if sessions is None else sessions
+        self._verification = users if verification is None else verification
+        self._apart = self._sessions is not self._users
+        self._stores = list({id(store): store for store in (users, self._sessions, self._verification)}.values())
+
+    def __repr__(self) -> str:
+        return f"SplitAdapter({', '.join(map(repr, self._stores))})"
+
+    # -- users: all of it falls to one store, but for what a user's deletion takes along
+
+    def create_user(
+        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
+        email_verified: datetime | None = None, id: str | None = None, **custom: Any
+    ) -> User:
+        return self._users.create_user(
+            email=email, name=name, image=image, email_verified=email_verified, id=id, **custom
+        )
+
+    def get_user(self, user_id: str) -> User | None:
+        return self._users.get_user(user_id)
+
+    def get_user_by_email(self, email: str) -> User | None:
+        return self._users.get_user_by_email(email)
+
+    def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
+        return self._users.get_user_by_account(provider=provider, provider_account_id=provider_account_id)
+
+    def update_user(self, user_id: str, **changes: Any) -> User:
+        return self._users.update_user(user_id, **changes)
+
+    def delete_user(self, user_id: str) -> User | None:
+        with self.transaction():
+            user = self._users.get_user(user_id)
+            if self._apart:
+                self._sessions.delete_user(user_id)
+            if user is not None and user.email is not None and self._verification is not self._users:
+                self._verification.delete_verification_tokens(user.email)
+            return self._users.delete_user(user_id)
+
+    def link_account(
+        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+    ) -> Account:
+        return self._users.link_account(
+            user_id=user_id, type=type, provider=provider, provider_account_id=provider_account_id, **tokens
+        )
+
+    def unlink_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        return self._users.unlink_account(provider=provider, provider_account_id=provider_account_id)
+
+    def get_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        return self._users.get_account(provider=provider, provider_account_id=provider_account_id)
+
+    def list_accounts(self, user_id: str) -> Sequence[Account]:
+        return self._users.list_accounts(user_id)
+
+    # -- sessions
+
+    def create_session(
+        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
+        **custom: Any
+    ) -> Session:
+        if self._apart and self._users.get_user(user_id) is not None and self._sessions.get_user(user_id) is None:
+            try:
+                self._sessions.create_user(id=user_id)
+            except ConflictError:
+                pass  # somebody else signed this user in at the same moment
+        return self._sessions.create_session(
+            user_id=user_id, session_token=session_token, expires=expires, **custom
+        )
+
+    def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
+        found = self._sessions.get_session_and_user(session_token)
+        if found is None or not self._apart:
+            return found
+        user = self._users.get_user(found.session.user_id)
+        return None if user is None else SessionAndUser(found.session, user)
+
+    def update_session(self, session_token: str, **changes: Any) -> Session | None:
+        updated = self._sessions.update_session(session_token, **changes)
+        return self._of_a_user(updated)
+
+    def touch_session(self, session_token: str) -> Session | None:
+        return self._of_a_user(self._sessions.touch_session(session_token))
+
+    def rotate_session(self, session_token: str) -> Session | None:
+        return self._of_a_user(self._sessions.rotate_session(session_token))
+
+    def delete_session(self, session_token: str) -> Session | None:
+        return self._of_a_user(self._sessions.delete_session(session_token))
+
+    def list_sessions(self, user_id: str) -> Sequence[Session]:
+        return self._sessions.list_sessions(user_id) if self._has_user(user_id) else []
+
+    def revoke_session(self, user_id: str, session_id: str) -> bool:
+        return self._sessions.revoke_session(user_id, session_id) and self._has_user(user_id)
+
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        count = self._sessions.revoke_sessions(user_id, keep=keep)
+        return count if self._has_user(user_id) else 0
+
+    def _has_user(self, user_id: str) -> bool:
+        return not self._apart or self._users.get_user(user_id) is not None
+
+    def _of_a_user(self, session: Session | None) -> Session | None:
+        return session if session is not None and self._has_user(session.user_id) else None
+
+    # -- verification tokens
+
+    def create_verification_token(
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+    ) -> VerificationToken:
+        return self._verification.create_verification_token(
+            identifier=identifier, token=token, expires=expires, **custom
+        )
+
+    def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
+        return self._verification.use_verification_token(identifier=identifier, token=token)
+
+    def delete_verification_tokens(self, identifier: str) -> int:
+        return self._verification.delete_verification_tokens(identifier)
+
+    # -- authenticators
+
+    def create_authenticator(
+        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
+        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
+        **custom: Any
+    ) -> Authenticator:
+        return self._users.create_authenticator(
+            user_id=user_id, credential_id=credential_id, provider_account_id=provider_account_id,
+            credential_public_key=credential_public_key, counter=counter,
+            credential_device_type=credential_device_type, credential_backed_up=credential_backed_up,
+            transports=transports, **custom,
+        )
+
+    def get_authenticator(self, credential_id: str) -> Authenticator | None:
+        return self._users.get_authenticator(credential_id)
+
+    def list_authenticators_by_user_id(self, user_id: str) -> Sequence[Authenticator]:
+        return self._users.list_authenticators_by_user_id(user_id)
+
+    def update_authenticator_counter(self, credential_id: str, counter: int) -> Authenticator:
+        return self._users.update_authenticator_counter(credential_id, counter)
+
+    # -- all stores
+
+    def purge_expired(self, *, limit: int | None = None) -> Purged:
+        purged = [store.purge_expired(limit=limit) for store in self._stores]
+        return Purged(*map(sum, zip(*purged)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        with ExitStack() as stack:
+            for store in self._stores:  # left, and committed, in the reverse order
+                stack.enter_context(store.transaction())
+            yield self
+
+    def snapshot(self) -> Snapshot:
+        with self.transaction():
+            return Snapshot((SplitAdapter,), [store.snapshot() for store in self._stores])
+
+    def restore(self, snapshot: Snapshot) -> None:
+        if not isinstance(snapshot, Snapshot) or snapshot.made_by != (SplitAdapter,):
+            raise TypeError("restore takes what snapshot() of a SplitAdapter returned")
+        with self.transaction():
+            for store, part in zip(self._stores, snapshot.state, strict=True):
+                store.restore(part)
+
+    def check(self) -> list[str]:
+        return [f"{store!r}: {problem}" for store in self._stores for problem in store.check()]
+
+    def close(self) -> None:
+        with ExitStack() as stack:  # one that fails to close must not keep the others open
+            for store in self._stores:
+                stack.callback(store.close)
+
+    def __enter__(self) -> Self:
+        self._users.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 # --- connect ----------------------------------------------------------------------------------
