@@ -40,7 +40,7 @@ from .errors import (
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, email_key, fields_of, fresh, identifier_key,
+    User, UserT, VerificationToken, VerificationTokenT, as_json, email_key, fields_of, fresh, identifier_key,
     session_id, storable,
 )
 from .schema import (
@@ -484,8 +484,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
                 self._remove_group(entity, key)
             user: UserT | None = self._remove(USER, (key,))
-            if user is not None and (address := USER.group_of(user)) is not None:
-                self._remove_group(VERIFICATION_TOKEN, address)
+            if user is not None and user.email is not None:
+                # The address as an identifier too: without an @ it is one that is compared exactly.
+                for address in {email_key(user.email), identifier_key(user.email)}:
+                    self._remove_group(VERIFICATION_TOKEN, address or "")
         return user
 
     def _refuse_taken_email(self, user: User) -> None:
@@ -513,7 +515,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             except InvalidFieldError:  # a provider's whim must not keep somebody from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
-        extra = named["extra"].check(extra)
+        extra = named["extra"].check(as_json(extra))
         key = (values["provider"], values["provider_account_id"])
         with self.transaction():
             self._require_user(user_id)
@@ -578,6 +580,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
             return None
         found = self._get_session_and_user(session_token)
+        if found is not None and self._absolute_age is not None:
+            found = SessionAndUser(self._within_absolute_age(found.session), found.user)
         return found if found is not None and found.session.expires > self._clock() else None
 
     def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
@@ -588,9 +592,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def touch_session(self, session_token: str) -> SessionT | None:
         def extended(session: Any) -> Any:
             now = self._now()
-            if now < session.expires - self._max_age + self._update_age:
+            extended = _later(now, self._max_age)
+            # Auth.js's rule, expires - max_age + update_age > now, in terms that cannot overflow.
+            if extended < _later(session.expires, self._update_age):
                 return session
-            return dataclasses.replace(session, expires=_later(now, self._max_age))
+            return dataclasses.replace(session, expires=extended)
 
         return self._rewrite_session(session_token, extended)
 
@@ -661,6 +667,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return (self._digest(session_token),)
 
     def _within_absolute_age(self, session: Any) -> Any:
+        """The session, expiring no later than the absolute age demands, which may be lower than it once was."""
         if self._absolute_age is None or session.created_at is None:
             return session
         end = _later(session.created_at, self._absolute_age)
@@ -862,8 +869,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
-            self.close()
+            try:
+                warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
+            finally:  # a warning may be an error
+                self.close()
 
     def _opened(self) -> None:
         """The constructor's last step: from here on the store must be closed, and survives fork()."""
@@ -882,10 +891,13 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     # -- small change
 
     def _now(self) -> datetime:
-        return self._clock()
+        """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
+        return self._clock().astimezone(UTC)
 
     def _live(self, record: Any) -> Any:
         """``record`` unless it is None or expired (at ``expires`` exactly it is)."""
+        if isinstance(record, Session):
+            record = self._within_absolute_age(record)
         return record if record is not None and record.expires > self._clock() else None
 
     def _digest(self, token: str) -> bytes:
@@ -913,7 +925,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
     ) -> Any:
         """A valid record from the fields given and the defaults of the others."""
-        values.update(self._checked(entity, custom, fixed=fixed + tuple(values)))
+        values.update(self._checked(entity, custom, fixed=fixed))
         model = self._models[entity]
         for f in fields_of(model):
             values[f.name] = f.check(values[f.name]) if f.name in values else self._default(f)
@@ -1454,7 +1466,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         old = self._shelves[entity].change(key, None)
         if old is not None:
             self._undo.append((entity, key, old))
-        return old
+        return None if old is None else fresh(old)
 
     def _remove_group(self, entity: Entity, group: str) -> None:
         for key in list(self._shelves[entity].groups.get(group, ())):

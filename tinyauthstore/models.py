@@ -28,6 +28,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import datetime, timezone
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .errors import InvalidFieldError
@@ -131,6 +132,17 @@ def load_json(text: str) -> Any:
     import json
 
     return json.loads(text)
+
+
+def as_json(value: Any) -> Any:
+    """``value`` with all that JSON cannot carry (NaN, a date, a Decimal) as its text: nothing is fatal."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return str(value)
 
 
 def _only_text_keys(value: Any) -> None:
@@ -291,9 +303,11 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             raise refuse(name, "a field that __init__ takes")
         if default is None and not any(name in base.__dict__.get("__annotations__", {}) for base in RECORDS):
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
-        result.append(
-            Field(model, name, KINDS[kinds[0]], optional, default, f.metadata.get("rule"), f.kw_only is True)
-        )
+        rule = f.metadata.get("rule")
+        made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
+        if default is not None:
+            made.check(default())
+        result.append(made)
     return tuple(result)
 
 
@@ -323,7 +337,8 @@ def identifier_key(identifier: str) -> str | None:
     An identifier with an ``@`` is an e-mail address and meets ``email_key``; any other
     (``"reset:aB3"``) is compared exactly, for folding its case could join two users' ids.
     """
-    return email_key(identifier) if "@" in identifier else storable(identifier)
+    address = "@" in identifier or (not identifier.isascii() and "@" in unicodedata.normalize("NFKC", identifier))
+    return email_key(identifier) if address else storable(identifier)
 
 
 def storable(text: str) -> str | None:
