@@ -44,7 +44,7 @@ from .models import (
     session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION, Table, schema_for,
     to_microseconds,
 )
 
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 DAY = 24 * 60 * 60
 """Seconds."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
 """Expired records of one kind that a single write removes at most, besides its own work."""
@@ -356,6 +358,11 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _utf8(text: str | bytes) -> bool:
+    """Whether it is bytes, or text without lone surrogates."""
+    return isinstance(text, bytes) or text.isascii() or text.encode("utf-8", "ignore").decode() == text
+
+
 def _brief(text: str) -> str:
     """An id for an error message: printable, and short even if somebody sent megabytes."""
     return ascii(text if len(text) <= 60 else text[:60] + "...")
@@ -414,9 +421,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         )
         self._verification_max_age = _age("verification_max_age", verification_max_age)
         self._purge_interval = None if purge_interval is None else _age("purge_interval", purge_interval)
-        self._secret = secret.encode() if isinstance(secret, str) else secret
-        if self._secret is not None and not (isinstance(self._secret, bytes) and self._secret):
-            raise ValueError("secret must be a str or bytes, not empty; None goes without")
+        self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
+        if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
+            raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
@@ -611,9 +618,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 return None
             if self._get(SESSION, (digest,)) is not None:
                 raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, key)
-            session = dataclasses.replace(session, id=session_id(digest))
-            self._put(SESSION, (digest,), session)
+            self._rekey(SESSION, key, (digest,))
+        session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
 
     def delete_session(self, session_token: str) -> SessionT | None:
@@ -625,7 +631,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def list_sessions(self, user_id: str) -> list[SessionT]:
         live = [session for session in self._list(SESSION, user_id) if self._live(session) is not None]
-        return sorted(live, key=lambda session: (session.created_at, session.id), reverse=True)
+        return sorted(live, key=lambda session: (session.created_at or _LONG_AGO, session.id), reverse=True)
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
         _text("session_id", session_id)
@@ -826,31 +832,38 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return (type(self), *self._models.values())
 
     def check(self) -> list[str]:
-        problems = []
-        with self.transaction():
-            problems += self._check_storage()
-            if problems:  # what cannot be read cannot be judged
-                return problems
-            users = {key[0] for key in self._all(USER)}
-            for entity in ENTITIES:
-                groups: dict[str, set[Any]] = {}
-                for key, record in self._all(entity).items():
-                    where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
-                    for f in fields_of(type(record)):
-                        if f.name in entity.withheld:
-                            continue
-                        try:
-                            f.check(getattr(record, f.name))
-                        except InvalidFieldError as error:
-                            problems.append(f"{where}: {error}")
-                    if hasattr(record, "user_id") and record.user_id not in users:
-                        problems.append(f"{where}: its user {_brief(record.user_id)} does not exist")
-                    if (group := entity.group_of(record)) is not None:
-                        groups.setdefault(group, set()).add(key)
-                for group, keys in groups.items():
-                    for key in keys ^ set(self._find(entity, group)):
-                        problems.append(f"{entity.name}s: {_brief(group)} is not the {entity.group} of its record")
-        return problems
+        self._require_open()
+        try:
+            with self.transaction():
+                problems = self._check_storage()
+                return problems or [problem for entity in ENTITIES for problem in self._check_entity(entity)]
+        except BusyError:
+            raise
+        except StorageError as error:  # what cannot be read cannot be judged
+            return [str(error)]
+
+    def _check_entity(self, entity: Entity) -> Iterator[str]:
+        try:
+            records = self._all(entity)
+        except StorageError as error:
+            yield str(error)
+            return
+        groups: dict[str, set[Any]] = {}
+        for key, record in records.items():
+            where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
+            for f in fields_of(type(record)):
+                try:
+                    if f.name not in entity.withheld:
+                        f.check(getattr(record, f.name))
+                except InvalidFieldError as error:
+                    yield f"{where}: {error}"
+            if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
+                yield f"{where}: its user {_brief(record.user_id)} does not exist"
+            if (group := entity.group_of(record)) is not None:
+                groups.setdefault(group, set()).add(key)
+        for group, keys in groups.items():
+            for key in keys ^ set(self._find(entity, group)):
+                yield f"{entity.name} {_brief(str(key[0]))}: {_brief(group)} is not its {entity.group}"
 
     def close(self) -> None:
         with self._lock:
@@ -994,6 +1007,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """Insert the record, or replace the one with that key."""
 
     @abstractmethod
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        """File the record with that key under a new one that is free."""
+
+    @abstractmethod
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         """Remove and return the record with that key, or None."""
 
@@ -1040,17 +1057,23 @@ _open_stores: weakref.WeakSet[_Store[Any, Any, Any, Any, Any]] = weakref.WeakSet
 
 if hasattr(os, "register_at_fork"):
 
-    def _at_fork(name: str) -> Callable[[], None]:
-        def tell_all() -> None:
-            for store in list(_open_stores):
-                getattr(store, name)()
+    _forking: list[_Store[Any, Any, Any, Any, Any]] = []  # those that were told before; others may open meanwhile
 
-        return tell_all
+    def _before_fork() -> None:
+        for store in list(_open_stores):
+            store._before_fork()
+            _forking.append(store)
+
+    def _after_fork_in_parent() -> None:
+        while _forking:
+            _forking.pop()._after_fork_in_parent()
+
+    def _after_fork_in_child() -> None:
+        while _forking:
+            _forking.pop()._after_fork_in_child()
 
     os.register_at_fork(
-        before=_at_fork("_before_fork"),
-        after_in_parent=_at_fork("_after_fork_in_parent"),
-        after_in_child=_at_fork("_after_fork_in_child"),
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
 
 
@@ -1138,7 +1161,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 folder = os.path.dirname(self._path)
                 reason = f"the directory {folder} does not exist; create it first"
                 if os.path.isdir(folder):
-                    reason = "it does not exist; synchronize=True would create it"
+                    reason = "no file can be made there" if create else "it does not exist; synchronize=True would create it"
             raise self._trouble(f"cannot be opened: {reason}") from error
         if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(self._path), os.W_OK):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
@@ -1171,10 +1194,13 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
+        self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
         tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        found = self._run(INSPECT)
+        self._run("COMMIT")
         if application_id != APPLICATION_ID and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
@@ -1185,7 +1211,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 f"was written by a newer tinyauthstore (schema {user_version}, this one knows {USER_VERSION});"
                 " upgrade the package"
             )
-        statements, missing, wrong = self._schema.differences(self._run(INSPECT))
+        _, missing, wrong = self._schema.differences(found)
         if wrong:
             raise self._trouble(
                 f"does not fit the models: {'; '.join(wrong)}; rename the field or convert the column"
@@ -1214,11 +1240,18 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         while True:
             try:
                 return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+            except UnicodeDecodeError:
+                garbled = True
             except sqlite3.Error as error:
+                # The message quotes the value, which may be a token: neither it nor the cause is passed on.
+                garbled = str(error).startswith("Could not decode")
                 now = time.monotonic()
                 deadline = deadline or now + self._timeout
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not garbled and (not busy or now >= deadline):
                     raise self._translated(error) from error
+            if garbled:
+                raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
             import random
 
             time.sleep(random.uniform(0, 0.002))
@@ -1290,12 +1323,17 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
         try:
             return table.record(row, secret)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise self._trouble(f"holds a value in {table.entity.plural} that is not ours: {error}") from error
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            what = type(error).__name__
+        # Outside, so that no __context__ holds the value: it may be a token.
+        raise self._trouble(f"holds a value in {table.entity.plural} that is not ours ({what}); restore a backup")
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
         self._run(table.put, table.row(key, record))
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._run(self._schema.tables[entity].rekey, (*new, *key))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
@@ -1338,9 +1376,11 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         try:
             found = [text for (text,) in self._run("PRAGMA integrity_check") if text != "ok"]
             broken = self._run("PRAGMA foreign_key_check")
+            stray = self._run(STRAY_EMAIL_KEYS)
         except StorageError as error:
             return [str(error)]
-        return found + [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        found += [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
 
     def _before_fork(self) -> None:
         self._reader_lock.acquire()  # held for a query at the most
@@ -1462,6 +1502,9 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
 
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
+
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         old = self._shelves[entity].change(key, None)
         if old is not None:
@@ -1537,4 +1580,6 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
             return MemoryAdapter(**options)
         if target.startswith("sqlite:///") and "?" not in target and len(target) > 10:
             return SQLiteAdapter(target[len("sqlite:///") :], **options)
-    raise ValueError(f"cannot connect to {target!r}; good forms are\n{TARGETS}")
+    # Without what may be a password: the options, or what stands before the @ of a URL.
+    shown = {"type": kind, "database": database} if isinstance(target, Mapping) else str(target).rpartition("@")[2]
+    raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")

@@ -186,8 +186,8 @@ KINDS: dict[Any, Kind] = {
     datetime: Kind(
         "datetime", "a timezone-aware datetime", _moment, lambda value: value.isoformat(), moment_from_iso
     ),
-    dict: Kind("json", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
-    list: Kind("json", "a list that JSON can carry", _json(list), _same, _json(list)),
+    dict: Kind("object", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
+    list: Kind("array", "a list that JSON can carry", _json(list), _same, _json(list)),
 }
 
 
@@ -273,14 +273,20 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
     if not (isinstance(model, type) and dataclasses.is_dataclass(model) and issubclass(model, Record)):
         raise TypeError(f"a model must be a dataclass that extends a tinyauthstore record, not {model!r}")
     known = {f.name: f for f in dataclasses.fields(model)}
-    for base in model.__mro__[:-1]:
-        for name in base.__dict__.get("__annotations__", {}):
-            if name not in known and "ClassVar" not in str(base.__dict__["__annotations__"][name]):
+    for base in model.__mro__[: model.__mro__.index(Record)]:
+        if "__dataclass_fields__" not in base.__dict__:
+            for name in base.__dict__.get("__annotations__", {}):
                 raise refuse(name, "the class decorated with @dataclass(frozen=True, slots=True)")
     try:
         hints = typing.get_type_hints(model)
     except NameError as error:
-        raise refuse(str(error.name), "annotations that name types visible in the module") from error
+        guilty = next((name for name, f in known.items() if str(error.name) in str(f.type)), "?")
+        raise refuse(guilty, f"a type that its module knows; {error}") from error
+    for name, hint in hints.items():
+        if isinstance(hint, dataclasses.InitVar):
+            raise refuse(name, "a field that is kept, no InitVar")
+    ours = next(base for base in RECORDS if issubclass(model, base))
+    standard = {} if model is ours else {f.name: f for f in fields_of(ours)}
     result = []
     for name, f in known.items():
         kinds = [hints[name]]
@@ -301,8 +307,10 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             default = functools.partial(_same, None)
         if not f.init:
             raise refuse(name, "a field that __init__ takes")
-        if default is None and not any(name in base.__dict__.get("__annotations__", {}) for base in RECORDS):
+        if model is not ours and default is None and name not in standard:
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
+        if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
+            raise refuse(name, f"the type that {ours.__name__} gives it")
         rule = f.metadata.get("rule")
         made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
         if default is not None:
@@ -406,7 +414,7 @@ class Record:
                     try:
                         value = f.kind.from_json(value)
                     except ValueError:
-                        raise f.refusal(value) from None
+                        pass  # still a str, which check() refuses without quoting it
                 values[f.name] = f.check(value)
             elif f.default is None:
                 raise f.refusal(None)
@@ -558,7 +566,7 @@ def fresh(record: Any) -> Any:
 @functools.lru_cache(maxsize=256)
 def containers(model: Any) -> tuple[str, ...]:
     """The names of a model's fields that hold a dict or a list."""
-    return tuple(f.name for f in fields_of(model) if f.kind.name == "json")
+    return tuple(f.name for f in fields_of(model) if f.kind.name in ("object", "array"))
 
 
 def session_id(digest: bytes) -> str:
