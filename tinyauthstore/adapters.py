@@ -630,7 +630,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return None if session is None else dataclasses.replace(session, session_token=session_token)
 
     def list_sessions(self, user_id: str) -> list[SessionT]:
-        live = [session for session in self._list(SESSION, user_id) if self._live(session) is not None]
+        listed = map(self._live, self._list(SESSION, user_id))
+        live = [session for session in listed if session is not None]
         return sorted(live, key=lambda session: (session.created_at or _LONG_AGO, session.id), reverse=True)
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
