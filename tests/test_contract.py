@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import (
+from tinyauthstore.testing import (
     CALLS,
     DAY,
     NOTHING,

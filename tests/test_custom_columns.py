@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import (
+from tinyauthstore.testing import (
     CREATE,
     CUSTOM,
     DEFAULTS,

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from contract import FrozenClock, Undo
+from tinyauthstore.testing import FrozenClock, Undo
 from tinyauthstore import (
     Account,
     Authenticator,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from contract import link, register
+from tinyauthstore.testing import link, register
 from support import apart, every_connection, exit_code, fork, run_python
 from tinyauthstore import AuthStoreError, MemoryAdapter, SQLiteAdapter, StorageError, User, connect
 from tinyauthstore.schema import USER_VERSION

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, ClassVar, Optional
 
 import pytest
-from contract import (
+from tinyauthstore.testing import (
     CUSTOM,
     FAR,
     GIVEN,

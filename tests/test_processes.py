@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import support
-from contract import link, register
+from tinyauthstore.testing import link, register
 from support import Crew
 from tinyauthstore import BusyError, ConflictError, SQLiteAdapter, User
 

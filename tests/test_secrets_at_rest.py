@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from contract import START, link
+from tinyauthstore.testing import START, link
 from tinyauthstore import AuthStoreError, ConflictError, MemoryAdapter, SQLiteAdapter, connect
 
 NAIVE = datetime(2026, 1, 2)

@@ -1275,8 +1275,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     raise self._translated(error) from error
             if garbled:
                 raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
-                if getattr(self._hurry, "on", False):
-                    raise WouldWait
+            if getattr(self._hurry, "on", False):
+                raise WouldWait
             import random
 
             time.sleep(random.uniform(0, 0.002))
