@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from support import PATIENCE, Gate, apart, exit_code, fork, run_python
+
 from tinyauthstore import MemoryAdapter, SQLiteAdapter, StorageError, adapters
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
@@ -131,7 +132,7 @@ def test_children_and_grandchildren_all_write_at_once(tmp_path: Path) -> None:
         assert exit_code(grandchild) == 0
 
     with SQLiteAdapter(path, timeout=PATIENCE) as store:
-        children = [fork(lambda: child(who)) for who in "abc"]
+        children = [fork(partial(child, who)) for who in "abc"]
         write("parent")
         assert [exit_code(process) for process in children] == [0, 0, 0]
     writers = ["parent", *"abc", *(f"grandchild {who}" for who in "abc")]
@@ -297,12 +298,15 @@ def test_a_fork_waits_for_the_write_of_another_thread(tmp_path: Path) -> None:
     assert users(path, "child", *everybody) == {"child", *everybody}
 
 
-@needs_fork
-@pytest.mark.parametrize("kind", ["file", "sqlite", "memory"])
-@apart
-def test_a_fork_does_not_wait_for_ever_and_the_child_does_not_hang(tmp_path: Path, kind: str) -> None:
-    make: Any = {"file": lambda: SQLiteAdapter(tmp_path / "auth.db"), "memory": MemoryAdapter}
-    make["sqlite"] = lambda: SQLiteAdapter(":memory:")
+STORES: dict[str, Callable[[Path], Any]] = {
+    "file": lambda folder: SQLiteAdapter(folder / "auth.db", durability="normal"),
+    "sqlite": lambda folder: SQLiteAdapter(":memory:"),
+    "memory": lambda folder: MemoryAdapter(),
+}
+
+
+def fork_beside_a_transaction(store: Any, body: Callable[[], object]) -> None:
+    """Run ``body`` in a child while another thread stays in a transaction for longer than a fork waits."""
     adapters.FORK_PATIENCE = 0.1
     inside, forked = threading.Event(), threading.Event()
 
@@ -312,14 +316,34 @@ def test_a_fork_does_not_wait_for_ever_and_the_child_does_not_hang(tmp_path: Pat
             inside.set()
             forked.wait(PATIENCE)
 
-    with make[kind]() as store, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         store.create_user(id="before")
         written = pool.submit(write)
         inside.wait(PATIENCE)
-        child = fork(lambda: refuses_all(store))
+        child = fork(body)
         forked.set()
         written.result(PATIENCE)
         assert exit_code(child) == 0
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", STORES)
+@apart
+def test_a_fork_does_not_wait_for_ever_and_the_child_does_not_hang(tmp_path: Path, kind: str) -> None:
+    with STORES[kind](tmp_path) as store:
+        fork_beside_a_transaction(store, lambda: refuses_all(store))
+        assert store.get_user("inside") is not None
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", STORES)
+@apart
+def test_the_child_of_a_child_that_is_refused_is_refused_too(tmp_path: Path, kind: str) -> None:
+    def body() -> None:
+        assert exit_code(fork(lambda: refuses_all(store))) == 0
+
+    with STORES[kind](tmp_path) as store:
+        fork_beside_a_transaction(store, body)
         assert store.get_user("inside") is not None
 
 
@@ -330,10 +354,17 @@ late = []
 os.register_at_fork(before=lambda: late.append(SQLiteAdapter(sys.argv[2])))  # after the package's own hook
 
 from support import exit_code, fork
-from tinyauthstore import SQLiteAdapter
+from tinyauthstore import SQLiteAdapter, StorageError
+
+def body():
+    store.create_user(id="child")
+    try:
+        late[0].create_user(id="child")
+    except StorageError:  # its connection is the parent's
+        os.write(1, b"refused")
 
 store = SQLiteAdapter(sys.argv[1])
-assert exit_code(fork(lambda: store.create_user(id="child"))) == 0
+assert exit_code(fork(body)) == 0
 store.create_user(id="parent")
 late[0].create_user(id="parent")
 late[0].close()
@@ -342,10 +373,10 @@ store.close()
 
 
 @needs_fork
-def test_a_store_that_opens_while_the_process_forks_keeps_no_other_from_going_on(tmp_path: Path) -> None:
-    run_python(AT_FORK, tmp_path / "auth.db", tmp_path / "late.db")
+def test_a_store_that_opens_while_the_process_forks_harms_no_other(tmp_path: Path) -> None:
+    assert run_python(AT_FORK, tmp_path / "auth.db", tmp_path / "late.db") == "refused"
     assert users(tmp_path / "auth.db", "child", "parent") == {"child", "parent"}
-    assert users(tmp_path / "late.db", "parent") == {"parent"}
+    assert users(tmp_path / "late.db", "child", "parent") == {"parent"}
 
 
 _inherited: SQLiteAdapter
@@ -374,12 +405,6 @@ def test_a_pool_of_forked_processes_uses_its_parents_store(tmp_path: Path) -> No
 
 
 # --- threads ----------------------------------------------------------------------------------
-
-STORES: dict[str, Callable[[Path], Any]] = {
-    "file": lambda folder: SQLiteAdapter(folder / "auth.db", durability="normal"),
-    "sqlite": lambda folder: SQLiteAdapter(":memory:"),
-    "memory": lambda folder: MemoryAdapter(),
-}
 
 
 @pytest.fixture(params=STORES)

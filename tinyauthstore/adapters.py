@@ -584,9 +584,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
         with self.transaction():
             self._require_user(user_id)
-            if self._live(self._get(SESSION, (digest,))) is not None:
-                raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, (digest,))  # an expired one is absent, whether purged yet or not
+            self._make_room(digest)
             self._put(SESSION, (digest,), dataclasses.replace(session, session_token=""))
             self._purge_some(now)
         return session  # type: ignore[no-any-return]
@@ -624,8 +622,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            if self._get(SESSION, (digest,)) is not None:
-                raise self._conflict(SESSION, "session_token")
+            self._make_room(digest)
             self._rekey(SESSION, key, (digest,))
         session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
@@ -675,6 +672,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                     session = self._within_absolute_age(rewrite(session))
                     self._put(SESSION, key, session)
         return None if session is None else dataclasses.replace(session, session_token=session_token)
+
+    def _make_room(self, digest: bytes) -> None:
+        """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
+        if self._live(self._remove(SESSION, (digest,))) is not None:
+            raise self._conflict(SESSION, "session_token")
 
     def _session_key(self, session_token: str) -> tuple[bytes] | None:
         if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
@@ -999,10 +1001,12 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _after_fork_in_parent(self) -> None:
         if self._locked_for_fork:
+            self._locked_for_fork = False
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._lost = not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork)
+        self._lost = self._lost or not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork)
+        self._locked_for_fork = False
         self._lock = threading.RLock()
 
     # -- storage: what differs between the stores
@@ -1092,8 +1096,9 @@ if hasattr(os, "register_at_fork"):
             _forking.pop()._after_fork_in_parent()
 
     def _after_fork_in_child() -> None:
-        while _forking:
-            _forking.pop()._after_fork_in_child()
+        _forking.clear()
+        for store in list(_open_stores):  # one that opened in between was not told: it refuses from now on
+            store._after_fork_in_child()
 
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child

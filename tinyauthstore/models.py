@@ -311,7 +311,7 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
         if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
             raise refuse(name, f"the type that {ours.__name__} gives it")
-        rule = f.metadata.get("rule")
+        rule = standard[name].rule if name in standard else f.metadata.get("rule")
         made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
         if default is not None:
             made.check(default())
