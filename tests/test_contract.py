@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tinyauthstore import Adapter, MemoryAdapter, Session, SQLiteAdapter
 from tinyauthstore.testing import (
     CALLS,
     DAY,
@@ -18,8 +20,6 @@ from tinyauthstore.testing import (
     Household,
     undone,
 )
-
-from tinyauthstore import Adapter, MemoryAdapter, Session, SQLiteAdapter
 
 
 class TestMemory(AdapterContract):

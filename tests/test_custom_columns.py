@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
 from tinyauthstore.testing import (
     CREATE,
     CUSTOM,
@@ -28,8 +30,6 @@ from tinyauthstore.testing import (
     link,
     register,
 )
-
-from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
 
 TABLES = [f"{name}s" for name in RECORDS]
 SQL_TYPES = {

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyauthstore.testing import FrozenClock, Undo
 
 from tinyauthstore import (
     Account,
@@ -34,6 +33,7 @@ from tinyauthstore import (
     VerificationToken,
     adapters,
 )
+from tinyauthstore.testing import FrozenClock, Undo
 
 STEPS = 500
 SEEDS = range(16)

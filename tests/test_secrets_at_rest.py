@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyauthstore.testing import START
 from support import furnish, link
 
 from tinyauthstore import AuthStoreError, ConflictError, MemoryAdapter, SQLiteAdapter, connect
+from tinyauthstore.testing import START
 
 NAIVE = datetime(2026, 1, 2)
 OPTIONS: dict[str, Any] = {"session_update_age": 0, "verification_max_age": 60, "purge_interval": 0}
