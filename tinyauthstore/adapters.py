@@ -1427,8 +1427,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _after_fork_in_child(self) -> None:
         super()._after_fork_in_child()
         self._reader_lock = threading.Lock()
-        if self._lost:  # the connection is the parent's: not even closing it is safe here
-            _never_closed.append((self._connection, self._reader))
+        if self._lost:
+            _never_close((self._connection, self._reader))
             self._connection = self._reader = None
 
     def _suspend(self, *, really: bool = False) -> None:
@@ -1444,6 +1444,22 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+
+def _never_close(connections: Any) -> None:
+    """Keep a parent's connections from being closed in the child, its end included.
+
+    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using:
+    its transaction was measured to be destroyed. One reference too many outlives even the clearing
+    of modules at exit; nothing but the C API gives it.
+    """
+    _never_closed.append(connections)
+    try:
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
+    except (ImportError, AttributeError):  # a Python without ctypes: safe until its very end
+        pass
 
 
 # --- memory -----------------------------------------------------------------------------------

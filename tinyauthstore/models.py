@@ -275,7 +275,9 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
     known = {f.name: f for f in dataclasses.fields(model)}
     for base in model.__mro__[: model.__mro__.index(Record)]:
         if "__dataclass_fields__" not in base.__dict__:
-            for name in base.__dict__.get("__annotations__", {}):
+            for name, annotation in base.__dict__.get("__annotations__", {}).items():
+                if "ClassVar" in str(annotation):
+                    continue
                 raise refuse(name, "the class decorated with @dataclass(frozen=True, slots=True)")
     try:
         hints = typing.get_type_hints(model)
@@ -392,7 +394,8 @@ class Record:
         for f in fields_of(type(self)):
             value = getattr(self, f.name)
             if f.name == "extra" and isinstance(self, Account):
-                result = {**value, **result}
+                # A value that did not fit its field lies here under the field's name, and the field is None.
+                result = {**value, **{k: v for k, v in result.items() if v is not None or k not in value}}
             else:
                 result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
         return result
