@@ -15,8 +15,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tinyauthstore.aio import AsyncAdapter
-from tinyauthstore.testing import UTC, AdapterContract
 
 from tinyauthstore import (
     ClosedError,
@@ -27,9 +25,10 @@ from tinyauthstore import (
     Purged,
     Session,
     SQLiteAdapter,
-    VerificationToken,
 )
+from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.models import ACCOUNT, AUTHENTICATOR, ENTITIES, SESSION, USER, VERIFICATION_TOKEN
+from tinyauthstore.testing import UTC, AdapterContract
 
 ZOO: dict[type[Any], tuple[str, ...]] = {}
 """The specimens, each with the tests meant for it: a name, or how that of the right cases begins."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tinyauthstore import MemoryAdapter
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.testing import (
     GROUPS,
@@ -16,8 +18,6 @@ from tinyauthstore.testing import (
     UserContract,
     VerificationContract,
 )
-
-from tinyauthstore import MemoryAdapter
 
 
 class Partial:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+
+from tinyauthstore import Adapter, MemoryAdapter, Session, SplitAdapter, SQLiteAdapter
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.testing import (
     CALLS,
     DAY,
-    GROUPS,
     NOTHING,
     ON_A_SESSION,
     AdapterContract,
@@ -25,8 +25,6 @@ from tinyauthstore.testing import (
     VerificationContract,
     undone,
 )
-
-from tinyauthstore import Adapter, MemoryAdapter, Session, SplitAdapter, SQLiteAdapter
 
 Make = Callable[..., Any]
 

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from guests import Partial
 from support import Ending, run_python, run_tests
-from tinyauthstore import testing
-from tinyauthstore.testing import GROUPS, METHODS, AdapterContract, Contract, Loop, Subject
 
-from tinyauthstore import Adapter, MemoryAdapter
+from tinyauthstore import Adapter, MemoryAdapter, testing
+from tinyauthstore.testing import GROUPS, METHODS, AdapterContract, Contract, Loop, Subject
 
 MIXINS = [kind for kind in AdapterContract.__mro__ if "group" in vars(kind)]
 
