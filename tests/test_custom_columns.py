@@ -241,7 +241,7 @@ def test_adding_columns_touches_no_data(file: Path) -> None:
         pass
     assert [query(file, select) for select in selects] == rows
     with SQLiteAdapter(file) as store:
-        home.adapter = home.ada.adapter = home.grace.adapter = store
+        home.store = home.ada.store = home.grace.store = store
         assert home.state() == before
 
 
