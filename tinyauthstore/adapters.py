@@ -1604,7 +1604,8 @@ class SplitAdapter(Adapter):
     ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
     sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
     two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
-    out; after an interrupted sign-up nobody is. A session whose user is gone counts as absent.
+    out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
+    gone counts as absent.
 
     Several processes may share the users' file and have each their own sessions in memory: a user
     deleted by one is signed out in all. But their sessions lie there until they expire, so never
@@ -1686,7 +1687,7 @@ class SplitAdapter(Adapter):
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
     ) -> Session:
-        if self._apart:
+        if self._apart and isinstance(user_id, str):  # anything else is refused below
             self._introduce(user_id)
         return self._sessions.create_session(
             user_id=user_id, session_token=session_token, expires=expires, **custom
@@ -1779,10 +1780,10 @@ class SplitAdapter(Adapter):
     # -- all stores
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        purged = Purged(0, 0)
+        purged, left = Purged(0, 0), limit
         for store in self._stores:
-            more = store.purge_expired(limit=None if limit is None else limit - max(purged))
-            purged = Purged(*map(sum, zip(purged, more)))
+            purged = Purged(*map(sum, zip(purged, store.purge_expired(limit=left))))
+            left = None if limit is None else limit - max(purged)
         return purged
 
     @contextmanager

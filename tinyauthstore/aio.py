@@ -274,7 +274,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             self._closing.result()
 
     async def __aenter__(self) -> Self:
-        await self._wait_for(self._adapter.__enter__)
+        await self._look_up(self._adapter.__enter__)
         return self
 
     async def __aexit__(
