@@ -12,11 +12,10 @@ import gc
 import inspect
 import random
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -379,7 +378,8 @@ def test_every_call_of_an_adapter_that_is_not_ours_runs_on_the_worker(call: str)
 TRIES = 3
 WINDOW = 0.4
 LONGEST = 0.05
-"""Seconds. Of the tries' widest gaps the median counts: a machine that is busy otherwise may spoil one."""
+"""Seconds. Of the tries' widest gaps the narrowest is judged: what a store does it does in every try, what
+a machine that is busy otherwise does to us it does in some."""
 
 
 @asynccontextmanager
@@ -408,10 +408,9 @@ async def ticking() -> AsyncIterator[list[float]]:
 
 
 def judge(what: str, widest: list[float]) -> None:
-    """Print and assert the median of the widest gaps."""
-    median = statistics.median(widest)
-    print(f"\nwidest gap of the event loop, {what}: {median * 1000:.1f} ms")
-    assert len(widest) == TRIES and median < LONGEST
+    """Print the widest gap of each try, and assert that they are not all too wide."""
+    print(f"\nwidest gaps of the event loop, {what}:", *(f"{gap * 1000:.1f} ms" for gap in widest))
+    assert len(widest) == TRIES and min(widest) < LONGEST
 
 
 def test_the_gauge_sees_a_blocked_loop() -> None:
@@ -510,9 +509,13 @@ def test_a_file_that_cannot_even_be_read_does_not_block_the_loop(tmp_path: Path)
                 def lock() -> None:
                     execute("BEGIN EXCLUSIVE")
 
-                widest = await while_locked(store, token, lock, free)
-                assert adapter.names["get_session_and_user"].startswith(WORKER)
-                return widest
+                lock()
+                waiting = asyncio.create_task(store.get_user("ada"))
+                await turns()
+                assert not waiting.done()
+                free()
+                assert (await waiting).id == "ada" and adapter.names["get_user"].startswith(WORKER)
+                return await while_locked(store, token, lock, free)
 
     judge("another process locks readers out", run(main()))
 
@@ -531,11 +534,11 @@ def test_a_transaction_of_another_thread_does_not_block_the_loop(make: MakeStore
 
             return await while_locked(store, token, lock, lambda: sitting.pop().__exit__(None, None, None))
 
-    judge(f"another thread is in a transaction of {adapter!r}", run(main()))
+    judge(f"another thread is in a transaction of {type(adapter).__name__}", run(main()))
 
 
 def test_a_big_purge_does_not_block_the_loop(make: MakeStore) -> None:
-    clock, count = FrozenClock(), 4000
+    clock, count = FrozenClock(), 30_000
     adapter = make(clock=clock, purge_interval=None)
     token = adapter.create_session(user_id=adapter.create_user().id).session_token
     with adapter.transaction():
@@ -556,7 +559,7 @@ def test_a_big_purge_does_not_block_the_loop(make: MakeStore) -> None:
                 widest.append(max(gaps))
         return widest
 
-    judge(f"{count} tokens are purged in {adapter!r}", run(main()))
+    judge(f"{count} tokens are purged in {type(adapter).__name__}", run(main()))
 
 
 # --- transactions -----------------------------------------------------------------------------
@@ -1278,26 +1281,26 @@ def test_a_keyboard_interrupt_in_a_transaction_rolls_it_back(make: MakeStore) ->
     run(later())
 
 
-def test_an_error_leaves_no_cycle_that_keeps_its_frames_alive(make: MakeStore) -> None:
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_an_error_leaves_no_cycle_that_keeps_frames_alive(make: MakeStore, in_transaction: bool) -> None:
+    """What a frame holds, such as a token, goes when the error was dealt with, not when a collector comes."""
+
     async def main() -> None:
         async with AsyncAdapter(make()) as store:
-            for call in (store.update_user, fail_in_transaction):
-                gc.collect()
-                gc.disable()
-                try:
-                    with pytest.raises(NotFoundError) as caught:
-                        await (call("nobody") if call == store.update_user else call(store))
-                    caught.value.__traceback__ = None
-                    del caught
-                    assert not [found for found in gc.get_objects() if isinstance(found, NotFoundError)]
-                finally:
-                    gc.enable()
+            try:
+                async with store.transaction() if in_transaction else nullcontext():
+                    await store.update_user("nobody")
+            except NotFoundError:
+                pass
+            await store.check()  # the worker, too, has gone on to something else
+            assert not [found for found in gc.get_objects() if isinstance(found, NotFoundError)]
 
-    async def fail_in_transaction(store: Any) -> None:
-        async with store.transaction():
-            await store.update_user("nobody")
-
-    run(main())
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 # --- event loops and processes ----------------------------------------------------------------
