@@ -223,7 +223,8 @@ def test_every_method_returns_what_the_stores_does(name: str) -> None:
 def test_every_method_is_written_by_hand(name: str) -> None:
     method = inspect.unwrap(vars(AsyncAdapter)[name])
     assert f" def {name}(" in inspect.getsource(method)
-    assert inspect.iscoroutinefunction(method) or (name == "transaction" and inspect.isasyncgenfunction(method))
+    is_async = inspect.isasyncgenfunction if name == "transaction" else inspect.iscoroutinefunction
+    assert is_async(method)
 
 
 def test_it_has_no_public_name_that_the_contract_does_not_have() -> None:
@@ -454,7 +455,9 @@ async def look_up_often(store: Any, token: str) -> None:
         await asyncio.sleep(0.001)
 
 
-async def while_locked(store: Any, token: str, lock: Callable[[], Any], free: Callable[[], Any]) -> list[float]:
+async def while_locked(
+    store: Any, token: str, lock: Callable[[], Any], free: Callable[[], Any]
+) -> list[float]:
     """The widest gap of each try: locked for a while, a write and many look-ups under way."""
     widest = []
     for i in range(TRIES):
@@ -1035,8 +1038,7 @@ def test_tasks_cancelled_anywhere_leave_all_or_nothing(make: MakeStore, seed: in
     chance = random.Random(seed)
 
     async def main() -> None:
-        options: dict[str, Any] = {}
-        async with AsyncAdapter(make(**options)) as store:
+        async with AsyncAdapter(make()) as store:
             tasks = [asyncio.create_task(sign_up(store, str(i))) for i in range(30)]
             for task in chance.sample(tasks, 20):
                 await turns(chance.randrange(200))
@@ -1106,14 +1108,13 @@ def test_closing_waits_for_a_call_that_nobody_waits_for_any_more(make: MakeStore
     async def main() -> None:
         store = AsyncAdapter(adapter)
         await store.create_user(id="ada")
-        before = await store.snapshot()
         adapter.hold("put")
         task = asyncio.create_task(store.create_user(id="grace"))
         await adapter.reached()
         await abandoned(task)
         closing = asyncio.create_task(store.close())
         await turns()
-        assert not closing.done() and before
+        assert not closing.done()
         adapter.let_go()
         await closing
 
@@ -1145,7 +1146,8 @@ def test_calls_that_wait_while_it_closes_find_it_closed(make: MakeStore) -> None
         adapter.hold("close")
         closing = asyncio.create_task(store.close())
         await adapter.reached()
-        calls = [asyncio.create_task(call) for call in (store.create_user(), store.get_user("x"), store.check())]
+        waiting = (store.create_user(), store.get_user("x"), store.check())
+        calls = [asyncio.create_task(call) for call in waiting]
         await turns()
         await abandoned(closing)
         await turns()

@@ -176,8 +176,9 @@ def test_the_users_store_commits_last(stores: Stores) -> None:
 
 def parts(split: Any) -> tuple[bool, bool, bool]:
     """Whether Ada, her session and her link are there."""
-    found = undone(split, lambda: split.use_verification_token(identifier=ADA, token="link"))
-    return split.get_user("ada") is not None, split.get_session_and_user("token") is not None, found is not None
+    user, session = split.get_user("ada"), split.get_session_and_user("token")
+    link = undone(split, lambda: split.use_verification_token(identifier=ADA, token="link"))
+    return user is not None, session is not None, link is not None
 
 
 @pytest.mark.parametrize(

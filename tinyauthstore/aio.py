@@ -67,7 +67,8 @@ class _Transaction:
     def leave(self, error: BaseException | None) -> None:
         """Commit, or roll back for an error; nothing if ``enter`` never ran or failed."""
         if self._manager is not None:
-            self._manager.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+            kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+            self._manager.__exit__(kind, error, trace)
 
 
 # The transaction that the running task is in. Links to those around it, which may be another adapter's.
@@ -126,7 +127,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._worker = _new_worker()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()  # for tasks outside any transaction; the outermost one holds it while open
+        self._lock = asyncio.Lock()  # for tasks outside any transaction; one that is open holds it
         self._open: list[_Transaction] = []  # outermost first
         self._closing: Future[None] | None = None
 
