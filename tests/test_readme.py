@@ -40,6 +40,7 @@ from tinyauthstore import (
     MemoryAdapter,
     SQLiteAdapter,
     StorageError,
+    adapters,
     connect,
     errors,
 )
@@ -973,9 +974,19 @@ def test_signing_in_again_through_a_recipe_ends_the_session_before(
 
 
 def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
-    recipe: Any = run_block(block_with("run_in_threadpool"))
-    browser = Browser(as_wsgi(recipe.app), HTTPS)
+    recipe: Any = run_block(block_with("from starlette.applications"))
+    with SQLiteAdapter("auth.db") as store:
+        token = store.create_session(user_id=store.create_user(email=ADA).id).session_token
+
+    async def with_lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async with recipe.lifespan(recipe.app) as state:
+            await recipe.app({**scope, "state": state}, receive, send)
+
+    browser = Browser(as_wsgi(with_lifespan), HTTPS)
     assert browser.get("/account").status == 401
-    session = recipe.store.create_session(user_id=recipe.store.create_user(email=ADA).id)
-    browser.cookies["__Host-session"] = session.session_token
+    browser.cookies["__Host-session"] = token
     assert json.loads(browser.get("/account").body) == {"email": ADA}
+
+
+def test_the_table_on_asyncio_says_how_much_is_read_at_once() -> None:
+    assert f"more than {adapters.AT_ONCE} records" in section("asyncio")

@@ -67,6 +67,9 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 PURGE_BATCH = 100
 """Expired records of one kind that a single write removes at most, besides its own work."""
 
+AT_ONCE = 100
+"""Records that a look-up on an event loop reads at most: about a millisecond's worth."""
+
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
 
@@ -372,7 +375,7 @@ def _brief(text: str) -> str:
 
 
 class WouldWait(Exception):
-    """A look-up asked for at once would have had to wait. Never leaves the package."""
+    """A look-up asked for at once would have had to wait, or to read much. Never leaves the package."""
 
 
 class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -814,8 +817,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        if getattr(self._hurry, "on", False):
-            raise WouldWait  # for a disk, for another writer
+        self._about_to_wait()  # for a disk, for another writer
         with self._lock:
             self._require_open()
             depth = self._depth
@@ -918,13 +920,18 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
         if self._copied_by_fork and not self._lock.acquire(blocking=False):
             raise WouldWait
-        self._hurry.on = True
         try:
+            self._hurry.on = True
             return method(*arguments, **fields)
         finally:
             self._hurry.on = False
             if self._copied_by_fork:
                 self._lock.release()
+
+    def _about_to_wait(self) -> None:
+        """WouldWait, in a thread that must not."""
+        if getattr(self._hurry, "on", False):
+            raise WouldWait
 
     # -- small change
 
@@ -1267,7 +1274,12 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         deadline = None
         while True:
             try:
-                return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+                cursor = (connection or self._connection).execute(sql, parameters)  # type: ignore[union-attr]
+                rows = cursor.fetchmany(AT_ONCE + 1)
+                if len(rows) > AT_ONCE:
+                    self._about_to_wait()
+                    rows += cursor.fetchall()
+                return rows
             except UnicodeDecodeError:
                 garbled = True
             except sqlite3.Error as error:
@@ -1280,8 +1292,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     raise self._translated(error) from error
             if garbled:
                 raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
-            if getattr(self._hurry, "on", False):
-                raise WouldWait
+            self._about_to_wait()
             import random
 
             time.sleep(random.uniform(0, 0.002))
@@ -1311,8 +1322,9 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
         if not self._lock.acquire(blocking=self._copied_by_fork):
-            if not self._reader_lock.acquire(blocking=not getattr(self._hurry, "on", False)):
-                raise WouldWait
+            if not self._reader_lock.acquire(blocking=False):
+                self._about_to_wait()
+                self._reader_lock.acquire()
             try:
                 self._require_open()
                 if self._reader is None:
@@ -1531,7 +1543,10 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         with self._lock:
             self._require_open()
             shelf = self._shelves[entity]
-            found = {key: shelf.records[key] for key in sorted(shelf.groups.get(group, ()))}
+            keys = shelf.groups.get(group, ())
+            if len(keys) > AT_ONCE:
+                self._about_to_wait()
+            found = {key: shelf.records[key] for key in sorted(keys)}
         return {key: fresh(record) for key, record in found.items()}
 
     def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
@@ -1606,11 +1621,16 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    Each method is as atomic as the store it falls to. What spans stores is done in an order that
-    is safe to be interrupted: ``delete_user`` ends the sessions first and deletes the user last, and a
-    session whose user is gone counts as absent. ``transaction()`` opens one in each store and commits
-    them in turn, the users' last: an error inside rolls all of them back, but a crash (or a full disk)
-    between two commits keeps the first.
+    Each method is as atomic as the store it falls to. What spans stores (``delete_user``,
+    ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
+    sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
+    two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
+    out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
+    gone counts as absent.
+
+    Several processes may share the users' file and have each their own sessions in memory: a user
+    deleted by one is signed out in all. But their sessions lie there until they expire, so never
+    give a deleted user's id to somebody else (ids that the store makes are never used twice).
 
     A session store that demands a user for each session (ours do) is given one with the same id and
     nothing else: it learns no address and no name.
@@ -1627,7 +1647,9 @@ class SplitAdapter(Adapter):
         self._sessions = users if sessions is None else sessions
         self._verification = users if verification is None else verification
         self._apart = self._sessions is not self._users
-        self._stores = list({id(store): store for store in (users, self._sessions, self._verification)}.values())
+        roles = (self._users, self._sessions, self._verification)
+        self._stores = list({id(store): store for store in roles}.values())
+        self._kind = (SplitAdapter, *(self._stores.index(store) for store in roles))
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
@@ -1660,7 +1682,8 @@ class SplitAdapter(Adapter):
             if self._apart:
                 self._sessions.delete_user(user_id)
             if user is not None and user.email is not None and self._verification is not self._users:
-                self._verification.delete_verification_tokens(user.email)
+                for address in {user.email, email_key(user.email) or user.email}:  # as in _Store
+                    self._verification.delete_verification_tokens(address)
             return self._users.delete_user(user_id)
 
     def link_account(
@@ -1685,14 +1708,22 @@ class SplitAdapter(Adapter):
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
     ) -> Session:
-        if self._apart and self._users.get_user(user_id) is not None and self._sessions.get_user(user_id) is None:
-            try:
-                self._sessions.create_user(id=user_id)
-            except ConflictError:
-                pass  # somebody else signed this user in at the same moment
+        if self._apart and isinstance(user_id, str):  # anything else is refused below
+            self._introduce(user_id)
         return self._sessions.create_session(
             user_id=user_id, session_token=session_token, expires=expires, **custom
         )
+
+    def _introduce(self, user_id: str) -> None:
+        """See that the session store knows the user if there is one, and does not if there is none."""
+        if self._differ(user_id):
+            with self._users.transaction():  # meanwhile nobody deletes the user, or creates it
+                if self._differ(user_id):
+                    if self._sessions.delete_user(user_id) is None:
+                        self._sessions.create_user(id=user_id)
+
+    def _differ(self, user_id: str) -> bool:
+        return (self._users.get_user(user_id) is None) != (self._sessions.get_user(user_id) is None)
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
         found = self._sessions.get_session_and_user(session_token)
@@ -1702,8 +1733,7 @@ class SplitAdapter(Adapter):
         return None if user is None else SessionAndUser(found.session, user)
 
     def update_session(self, session_token: str, **changes: Any) -> Session | None:
-        updated = self._sessions.update_session(session_token, **changes)
-        return self._of_a_user(updated)
+        return self._of_a_user(self._sessions.update_session(session_token, **changes))
 
     def touch_session(self, session_token: str) -> Session | None:
         return self._of_a_user(self._sessions.touch_session(session_token))
@@ -1771,8 +1801,11 @@ class SplitAdapter(Adapter):
     # -- all stores
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        purged = [store.purge_expired(limit=limit) for store in self._stores]
-        return Purged(*map(sum, zip(*purged)))
+        purged, left = Purged(0, 0), limit
+        for store in self._stores:
+            purged = Purged(*map(sum, zip(purged, store.purge_expired(limit=left))))
+            left = None if limit is None else limit - max(purged)
+        return purged
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -1783,13 +1816,13 @@ class SplitAdapter(Adapter):
 
     def snapshot(self) -> Snapshot:
         with self.transaction():
-            return Snapshot((SplitAdapter,), [store.snapshot() for store in self._stores])
+            return Snapshot(self._kind, [store.snapshot() for store in self._stores])
 
     def restore(self, snapshot: Snapshot) -> None:
-        if not isinstance(snapshot, Snapshot) or snapshot.made_by != (SplitAdapter,):
-            raise TypeError("restore takes what snapshot() of a SplitAdapter returned")
+        if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind:
+            raise TypeError("restore takes what snapshot() of a SplitAdapter of the same stores returned")
         with self.transaction():
-            for store, part in zip(self._stores, snapshot.state, strict=True):
+            for store, part in zip(self._stores, snapshot.state):
                 store.restore(part)
 
     def check(self) -> list[str]:
@@ -1801,7 +1834,8 @@ class SplitAdapter(Adapter):
                 stack.callback(store.close)
 
     def __enter__(self) -> Self:
-        self._users.__enter__()
+        for store in self._stores:
+            store.__enter__()
         return self
 
     def __exit__(
