@@ -3,10 +3,11 @@
 pytest finds them by itself where the package is installed, and a suite that asks for none of them neither
 changes nor waits: until then, nothing but this module is imported. ``-p no:tinyauthstore`` leaves them out.
 
-``auth_store``: a store for this test alone, in memory unless ``--auth-store``, the ini option ``auth_store`` or
-``@pytest.mark.auth_store("sqlite", session_max_age=3600)`` says otherwise; the marker's keywords are the store's
-options. ``auth_clock``: the frozen clock that it follows. ``auth_user``, ``make_user``, ``make_session``,
-``signed_in``, ``sign_in``: who is there. ``auth_baseline``: override it to fill a store once for many tests.
+``auth_store``: a store for this test alone, in memory unless ``--auth-store``, the ini option
+``auth_store`` or ``@pytest.mark.auth_store("sqlite", session_max_age=3600)`` says otherwise; the marker's
+keywords are the store's options. ``auth_clock``: the frozen clock that it follows. ``auth_user``,
+``make_user``, ``make_session``, ``signed_in``, ``sign_in``: who is there. ``auth_baseline``: override it to
+fill a store once for many tests.
 
 Ids and tokens count up: ``user-1``, ``token-1``. That is for tests only, for anybody can guess them.
 """
@@ -17,13 +18,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from . import __all__ as public_names
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
     from . import Adapter, Session, User
     from .testing import FrozenClock
 
@@ -153,7 +155,7 @@ class _Shared:
 
 @pytest.fixture
 def auth_clock() -> FrozenClock:
-    """The frozen clock of auth_store: an aware UTC datetime when called; auth_clock.tick(days=31) moves it."""
+    """auth_store's frozen clock: auth_clock() is an aware UTC datetime, auth_clock.tick(days=31) moves it."""
     from .testing import FrozenClock
 
     return FrozenClock()
@@ -161,7 +163,7 @@ def auth_clock() -> FrozenClock:
 
 @pytest.fixture(scope="session")
 def auth_baseline() -> Fill | None:
-    """Override it: a function that fills a store, called once; each test's auth_store begins in that state."""
+    """Override it: a function that fills a store; called once, and every auth_store begins like that."""
     return None
 
 
@@ -200,9 +202,15 @@ def auth_store(
 # --- who is there -----------------------------------------------------------------------------
 
 
+def _parts(url: str) -> SplitResult:
+    from urllib.parse import urlsplit  # 2 ms that only those who sign somebody in pay
+
+    return urlsplit(url)
+
+
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A user with a session, and that session as a browser carries it: in the cookie ``cookie_name`` of ``url``."""
+    """A user with a session, and that as a browser carries it: in the cookie ``cookie_name`` of ``url``."""
 
     user: User
     session: Session
@@ -223,10 +231,10 @@ class SignedIn:
     def storage_state(self) -> dict[str, Any]:
         """What Playwright's ``browser.new_context(storage_state=...)`` takes.
 
-        The cookie has no end of its own (-1): the browser's clock is not the frozen one, and it is the store that
-        decides how long a session lives.
+        The cookie has no end of its own (-1): the browser's clock is not the frozen one, and it is the
+        store that decides how long a session lives.
         """
-        url = urlsplit(self.url)
+        url = _parts(self.url)
         cookie = {
             "name": self.cookie_name,
             "value": self.session.session_token,
@@ -277,9 +285,10 @@ def sign_in(request: pytest.FixtureRequest, make_session: Callable[..., Session]
     """sign_in(user=None, *, cookie_name="session", url="http://localhost:8000", **fields): a SignedIn."""
 
     def sign_in(
-        user: User | None = None, *, cookie_name: str = "session", url: str = "http://localhost:8000", **fields: Any
+        user: User | None = None, *, cookie_name: str = "session", url: str = "http://localhost:8000",
+        **fields: Any
     ) -> SignedIn:
-        if not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
+        if not (url.startswith(("http://", "https://")) and _parts(url).hostname):
             raise ValueError(f'url must be like "http://localhost:8000"; got {url!r}')
         owner: User = request.getfixturevalue("auth_user") if user is None else user
         return SignedIn(owner, make_session(owner, **fields), cookie_name, url)
