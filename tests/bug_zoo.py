@@ -642,9 +642,6 @@ class AsyncTransactionOfAll(AsyncMemory):
     """Whatever any task writes meanwhile falls into the open transaction."""
 
     def _current(self) -> Any:
-        self._open = [one for one in getattr(self, "_open", []) if one.open]
-        if (own := self._transaction.get()) is not None:
-            self._open.append(own)
         return self._open[-1] if self._open else None
 
 

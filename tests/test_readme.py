@@ -1011,7 +1011,7 @@ def test_signing_in_again_through_a_recipe_ends_the_session_before(
 
 
 def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
-    recipe: Any = run_block(block_with("from starlette.applications"))
+    recipe: Any = run_block(block_with("async def lifespan"))
     with SQLiteAdapter("auth.db") as store:
         token = store.create_session(user_id=store.create_user(email=ADA).id).session_token
 
