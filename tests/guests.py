@@ -55,6 +55,14 @@ class TestClaimsUsersOnly(AdapterContract):
         return MemoryAdapter
 
 
+class TestNoAdapter(UserContract):
+    """A fixture that forgot its ``return``."""
+
+    @pytest.fixture
+    def adapter(self) -> Any:
+        pass
+
+
 class TestClaimsTooMuch(SessionContract):
     """It claims sessions and cannot rotate them."""
 

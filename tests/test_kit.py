@@ -106,6 +106,16 @@ def test_the_rest_is_tested_without_transactions(endings: list[Ending]) -> None:
     assert [one.test for one in skipped if "make_adapter" not in one.text] == []
 
 
+def test_an_asynchronous_adapter_may_be_made_in_the_loop(endings: list[Ending]) -> None:
+    """By a coroutine function; nothing is skipped for that."""
+    assert {one.how for one in of(endings, "MadeInALoop")} == {"passed"}
+
+
+def test_what_is_no_adapter_is_refused(endings: list[Ending]) -> None:
+    """Or it would lack everything, and every test would be skipped."""
+    assert {one.how for one in of(endings, "NoAdapter") if "make_adapter" not in one.text} == {"Failed"}
+
+
 def test_an_undeclared_group_is_skipped(endings: list[Ending]) -> None:
     """Whatever methods there are."""
     sessions = of(endings, "ClaimsUsersOnly", testing.SessionContract)

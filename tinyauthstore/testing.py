@@ -222,6 +222,8 @@ class Subject:
     def __init__(self, adapter: Any, loop: Loop, capabilities: Collection[str] | None = None) -> None:
         self._adapter = adapter
         self._capabilities = capabilities
+        if not any(hasattr(adapter, name) for name in METHODS - GROUPS["lifecycle"]):
+            pytest.fail(f"the fixture must give an adapter; this has none of its methods: {adapter!r}")
         awaited = any(inspect.iscoroutinefunction(getattr(adapter, name, None)) for name in METHODS)
         self._loop = loop if awaited else None
 
