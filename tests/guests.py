@@ -64,7 +64,7 @@ class TestNoAdapter(UserContract):
 
 
 class TestClaimsTooMuch(SessionContract):
-    """It claims sessions and cannot rotate them."""
+    """It claims sessions and cannot delete them."""
 
     capabilities = {"users", "sessions"}
 
