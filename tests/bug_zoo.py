@@ -1,4 +1,4 @@
-"""Small broken adapters, each with one defect that real stores have had, and the test that is meant to see it.
+"""Small broken adapters, each with one defect that real stores have had, and the test meant to see it.
 
 What this proves is about the kit, not about these classes: a contract test that no wrong adapter fails
 claims nothing. Run as tests, this module fails by design; ``test_bug_zoo`` does so and looks at how.
@@ -102,7 +102,8 @@ class OldAddressResolves(MemoryAdapter):
     """Writes the new key of its e-mail index and leaves the old one. [Upstash, Unstorage]"""
 
     def update_user(self, user_id: str, **changes: Any) -> Any:
-        self._former = {**getattr(self, "_former", {}), getattr(self.get_user(user_id), "email", None): user_id}
+        if (user := self.get_user(user_id)) is not None:
+            self._former = {**getattr(self, "_former", {}), user.email: user_id}
         return super().update_user(user_id, **changes)
 
     def get_user_by_email(self, email: str) -> Any:
@@ -216,7 +217,7 @@ class ConflictHalfApplied(MemoryAdapter):
 class LinkDropsUnknownKeys(MemoryAdapter):
     """Keeps only the columns it knows. [next-auth#6708]"""
 
-    known = {"refresh_token", "access_token", "expires_at", "token_type", "scope", "id_token", "session_state"}
+    known = "refresh_token access_token expires_at token_type scope id_token session_state".split()
 
     def link_account(
         self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
@@ -294,7 +295,9 @@ class UpdateWithoutExpiresLoses(MemoryAdapter):
     """As Auth.js's adapter for D1 did."""
 
     def update_session(self, session_token: str, **changes: Any) -> Any:
-        return super().update_session(session_token, **changes) if changes else self.delete_session(session_token)
+        if not changes:
+            return self.delete_session(session_token)
+        return super().update_session(session_token, **changes)
 
 
 @caught_by("test_revoking_all_says_how_many_went")
@@ -722,9 +725,9 @@ TESTS = [name for name in dir(AdapterContract) if name.startswith("test_")]
 
 def cage(adapter: type[Any], tests: tuple[str, ...]) -> type[AdapterContract]:
     """The kit for that adapter, with these tests alone."""
-    others = dict.fromkeys({*TESTS} - {test.partition("[")[0] for test in tests})
-    make = pytest.fixture(lambda self: adapter)
-    return type(f"Test{adapter.__name__}", (AdapterContract,), {"make_adapter": make, "cases": tests, **others})
+    members = dict.fromkeys({*TESTS} - {test.partition("[")[0] for test in tests})
+    members |= {"make_adapter": pytest.fixture(lambda self: adapter), "cases": tests}
+    return type(f"Test{adapter.__name__}", (AdapterContract,), members)
 
 
 MEANT = tuple(dict.fromkeys(test for tests in ZOO.values() for test in tests))

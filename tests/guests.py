@@ -55,8 +55,16 @@ class TestClaimsUsersOnly(AdapterContract):
         return MemoryAdapter
 
 
+class TestNoAdapter(UserContract):
+    """A fixture that forgot its ``return``."""
+
+    @pytest.fixture
+    def adapter(self) -> Any:
+        pass
+
+
 class TestClaimsTooMuch(SessionContract):
-    """It claims sessions and cannot rotate them."""
+    """It claims sessions and cannot delete them."""
 
     capabilities = {"users", "sessions"}
 

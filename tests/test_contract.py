@@ -68,8 +68,9 @@ class Ours(Contract):
 
     @pytest.fixture
     def folder(self) -> Iterator[Path]:
-        """Not on a disk, if possible: that files survive a power cut is not claimed here, and costs minutes."""
-        with tempfile.TemporaryDirectory(dir=MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else None) as folder:
+        """Not on a disk, if possible: surviving a power cut is not claimed here, and costs minutes."""
+        place = MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else None
+        with tempfile.TemporaryDirectory(dir=place) as folder:
             yield Path(folder)
 
     @pytest.fixture
