@@ -169,7 +169,11 @@ def test_whoever_reads_the_file_can_sign_in_with_nothing_in_it(path: Path, token
             f"X'{digest.hex()}'",
         ]
         for form in forms:
-            assert store.get_session_and_user(form) is None
+            uses = (
+                store.get_session_and_user, store.update_session, store.touch_session, store.rotate_session,
+                store.delete_session,
+            )  # fmt: skip
+            assert [use(form) for use in uses] == [None] * 5
             assert store.use_verification_token(identifier="ada@example.com", token=form) is None
         assert store.get_session_and_user(session.id) is None
         assert store.get_session_and_user(session.session_token) is not None
