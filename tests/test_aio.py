@@ -426,7 +426,7 @@ def test_the_gauge_sees_a_blocked_loop() -> None:
 
 ELSEWHERE = """
 import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
 for order in sys.stdin:
     connection.execute(order)
     print("done", flush=True)
@@ -502,16 +502,7 @@ def test_a_file_that_cannot_even_be_read_does_not_block_the_loop(tmp_path: Path)
     async def main() -> list[float]:
         async with AsyncAdapter(adapter) as store:
             with another_process(tmp_path / "auth.db") as execute:
-                execute("PRAGMA locking_mode = EXCLUSIVE")
-
-                def free() -> None:
-                    execute("PRAGMA locking_mode = NORMAL")
-                    execute("COMMIT")
-                    execute("SELECT 1 FROM sqlite_schema")  # an exclusive lock goes with the next use
-
-                def lock() -> None:
-                    execute("BEGIN EXCLUSIVE")
-
+                lock, free = (lambda: execute("BEGIN EXCLUSIVE")), (lambda: execute("COMMIT"))
                 lock()
                 waiting = asyncio.create_task(store.get_user("ada"))
                 await turns()

@@ -39,21 +39,45 @@ class Broken(StorageError):
     """What a disk does."""
 
 
-class Fragile(MemoryAdapter):
-    """A store that logs its outermost commits, and calls ``fail`` before the next one if that is set."""
+class Hooked:
+    """Mixed into a store: what a test sets here is called before the next outermost begin or commit."""
 
-    fail: Callable[[], object] | None = None
+    before_begin: Callable[[], object] | None = None
+    before_commit: Callable[[], object] | None = None
+
+    def _call(self, hook: str, depth: int) -> None:
+        call = getattr(self, hook)
+        if depth == 0 and call is not None:
+            setattr(self, hook, None)
+            call()
+
+    def _begin(self, depth: int) -> None:
+        self._call("before_begin", depth)
+        super()._begin(depth)  # type: ignore[misc]
+
+    def _commit(self, depth: int) -> None:
+        self._call("before_commit", depth)
+        super()._commit(depth)  # type: ignore[misc]
+
+
+class HookedSQLite(Hooked, SQLiteAdapter): ...
+
+
+class Logging(Hooked, MemoryAdapter):
+    """A store that logs its outermost commits, and what happens to all of it."""
 
     def __init__(self, name: str, log: list[str], **options: Any) -> None:
         super().__init__(**options)
         self.name, self.log = name, log
 
     def _commit(self, depth: int) -> None:
-        if depth == 0 and self.fail is not None:
-            self.fail()
         super()._commit(depth)
         if depth == 0:
             self.log.append(self.name)
+
+    def check(self) -> list[str]:
+        self.log.append(f"{self.name} checked")
+        return super().check()
 
     def _release(self) -> None:
         self.log.append(f"{self.name} closed")
@@ -61,7 +85,7 @@ class Fragile(MemoryAdapter):
 
 
 def no_space() -> None:
-    """For ``Fragile.fail``."""
+    """For ``Hooked.before_commit``."""
     raise Broken("no")
 
 
@@ -70,7 +94,7 @@ class Stores(dict[str, Any]):
 
     def __init__(self, **options: Any) -> None:
         self.log: list[str] = []
-        super().__init__({role: Fragile(role, self.log, **options) for role in ROLES})
+        super().__init__({role: Logging(role, self.log, **options) for role in ROLES})
         self.clock = options.get("clock")
         self.split = SplitAdapter(**self)
 
@@ -124,10 +148,11 @@ def test_a_role_that_is_not_given_falls_to_the_users_store(stores: Stores, missi
 
 def test_a_store_that_is_given_twice_is_used_once() -> None:
     log: list[str] = []
-    with SplitAdapter(**dict.fromkeys(ROLES, Fragile("one", log))) as split:
+    with SplitAdapter(**dict.fromkeys(ROLES, Logging("one", log))) as split:
         with split.transaction():
             signed_in(split)
-    assert log == ["one", "one closed"]
+        assert split.check() == []
+    assert log == ["one", "one checked", "one", "one closed"]  # a check is a transaction, too
 
 
 def test_a_store_for_two_roles_is_asked_once(stores: Stores) -> None:
@@ -193,10 +218,9 @@ def test_a_deletion_that_is_interrupted_leaves_the_user_and_what_was_not_committ
     stores: Stores, role: str, left: tuple[bool, bool, bool]
 ) -> None:
     signed_in(stores.split)
-    stores[role].fail = no_space
+    stores[role].before_commit = no_space
     with pytest.raises(Broken):
         stores.split.delete_user("ada")
-    stores[role].fail = None
     assert parts(stores.split) == left and stores.split.check() == []
     stores.split.delete_user("ada")
     assert parts(stores.split) == (False, False, False)
@@ -206,12 +230,11 @@ def test_a_deletion_that_is_interrupted_leaves_the_user_and_what_was_not_committ
 def test_a_sign_up_that_is_interrupted_leaves_nobody(stores: Stores, role: str) -> None:
     split = stores.split
     split.create_verification_token(identifier=ADA, token="link")
-    stores[role].fail = no_space
+    stores[role].before_commit = no_space
     with pytest.raises(Broken), split.transaction():
         split.use_verification_token(identifier=ADA, token="link")
         split.create_user(id="ada", email=ADA)
         split.create_session(user_id="ada", session_token="token")
-    stores[role].fail = None
     assert parts(split) == (False, False, role == "verification")
     assert split.create_session(user_id=split.create_user(email=ADA).id)
 
@@ -222,15 +245,10 @@ def test_a_process_killed_between_two_commits_leaves_the_user_signed_out(tmp_pat
     with SplitAdapter(**{role: SQLiteAdapter(path) for role, path in paths.items()}) as split:
         signed_in(split)
 
-    class Killed(SQLiteAdapter):
-        def _commit(self, depth: int) -> None:
-            if depth == 0:
-                os._exit(3)
-            super()._commit(depth)
-
     def child() -> None:
-        opened = {role: SQLiteAdapter(path) for role, path in paths.items() if role != "users"}
-        SplitAdapter(users=Killed(paths["users"]), **opened).delete_user("ada")
+        opened = {role: HookedSQLite(path) for role, path in paths.items()}
+        opened["users"].before_commit = lambda: os._exit(3)
+        SplitAdapter(**opened).delete_user("ada")
 
     assert exit_code(fork(child)) == 3
     with SplitAdapter(**{role: SQLiteAdapter(path) for role, path in paths.items()}) as split:
@@ -283,10 +301,9 @@ def test_nobody_signs_in_as_a_user_who_vanished(stores: Stores) -> None:
     assert stores["sessions"].get_user("ada") is None and stores["sessions"].list_sessions("ada") == []
 
 
-def test_a_user_deleted_while_signing_in_has_no_session_afterwards() -> None:
+def test_a_user_deleted_while_signing_in_has_no_session_afterwards(tmp_path: Path) -> None:
     """The deletion has committed the sessions' store, not yet the users', when the sign-in comes."""
-    log: list[str] = []
-    users, sessions = Fragile("users", log), MemoryAdapter()
+    users, sessions = HookedSQLite(tmp_path / "auth.db"), MemoryAdapter()
     answers: list[Any] = []
 
     def sign_in() -> None:
@@ -296,7 +313,6 @@ def test_a_user_deleted_while_signing_in_has_no_session_afterwards() -> None:
             answers.append(error)
 
     def meanwhile() -> None:
-        users.fail = None
         thread.start()
         assert sessions.get_user("ada") is None
         thread.join(0.05)  # until it waits for the users' store
@@ -304,11 +320,20 @@ def test_a_user_deleted_while_signing_in_has_no_session_afterwards() -> None:
     thread = threading.Thread(target=sign_in)
     with SplitAdapter(users=users, sessions=sessions) as split:
         signed_in(split)
-        users.fail = meanwhile
+        users.before_commit = meanwhile
         split.delete_user("ada")
         thread.join(PATIENCE)
         assert [type(answer) for answer in answers] == [NotFoundError]
         assert sessions.get_user("ada") is None and sessions.get_session_and_user("late") is None
+
+
+def test_two_first_sign_ins_of_a_user_keep_each_others_session(stores: Stores) -> None:
+    """The second has its session while the first is about to introduce the user to the session store."""
+    split = stores.split
+    split.create_user(id="ada")
+    stores["users"].before_begin = lambda: split.create_session(user_id="ada", session_token="second")
+    split.create_session(user_id="ada", session_token="first")
+    assert all(split.get_session_and_user(token) for token in ("first", "second"))
 
 
 def test_the_first_sign_ins_of_a_user_at_once_all_succeed(tmp_path: Path) -> None:
