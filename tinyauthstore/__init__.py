@@ -9,7 +9,7 @@ Auth.js's adapter contract for Python, on the standard library alone::
         session = store.create_session(user_id=ada.id)
         found = store.get_session_and_user(session.session_token)
 
-``Adapter`` is the contract; ``SQLiteAdapter`` and ``MemoryAdapter`` keep it.
+``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` keep it.
 """
 
 from .adapters import (
@@ -17,6 +17,7 @@ from .adapters import (
     AuthenticatorStore,
     MemoryAdapter,
     SessionStore,
+    ShelveAdapter,
     Snapshot,
     SplitAdapter,
     SQLiteAdapter,
@@ -66,6 +67,7 @@ __all__ = [
     "Session",
     "SessionAndUser",
     "SessionStore",
+    "ShelveAdapter",
     "Snapshot",
     "SplitAdapter",
     "StorageError",
