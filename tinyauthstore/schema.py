@@ -72,6 +72,14 @@ class Codec(NamedTuple):
     decode: Callable[[Any], Any] | None = None
 
 
+def _container(kind: type, text: str) -> Any:
+    """The dict or list that JSON text holds; TypeError if it holds anything else."""
+    value = load_json(text)
+    if not isinstance(value, kind):
+        raise TypeError(f"not a {kind.__name__}")
+    return value
+
+
 CODECS = {
     "text": Codec("TEXT"),
     "integer": Codec("INTEGER"),
@@ -79,7 +87,8 @@ CODECS = {
     "boolean": Codec("INTEGER", int, bool),
     "bytes": Codec("BLOB"),
     "datetime": Codec("INTEGER", to_microseconds, from_microseconds),
-    "json": Codec("TEXT", dump_json, load_json),
+    "object": Codec("TEXT", dump_json, functools.partial(_container, dict)),
+    "array": Codec("TEXT", dump_json, functools.partial(_container, list)),
 }
 
 DERIVED = {"email_key": Codec("TEXT"), "identifier_key": Codec("TEXT"), "token_digest": Codec("BLOB")}
@@ -152,6 +161,7 @@ class Table:
             f" VALUES ({', '.join('?' * len(written))}) ON CONFLICT ({keys}) DO UPDATE SET "
             + ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in written[len(entity.key) :])
         )
+        self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in entity.key)} WHERE {key}"
         self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {selected}"
         self.delete_group = f"DELETE FROM {name} WHERE {quoted(entity.group)} = ?"
         self.delete_all = f"DELETE FROM {name}"
@@ -215,7 +225,7 @@ class Table:
                     expected="a default without NUL",
                 )
             definition += f" DEFAULT {literal(default)}"
-        if f.name == "user_id":
+        if f.name == self.entity.group == "user_id":
             definition += " REFERENCES users (id) ON DELETE CASCADE"
         return Column(f.name, codec.sql_type, definition)
 
@@ -314,6 +324,8 @@ INSPECT = (
     " UNION ALL SELECT tbl_name, 'index ' || name, '' FROM sqlite_schema WHERE type = 'index'"
 )
 """Every table's columns with their types, and its indexes, in one query."""
+
+STRAY_EMAIL_KEYS = "SELECT id FROM users WHERE email IS NULL AND email_key IS NOT NULL"
 
 FOREIGN_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIMIT 3"
 
