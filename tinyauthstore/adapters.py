@@ -1666,8 +1666,10 @@ class _Rows:
                 continue
             try:
                 values.append(None if value is None and optional else from_json(value))
+                continue
             except (TypeError, ValueError, RecursionError):
-                raise f.refusal(value) from None
+                pass  # raised below, outside, so that no __context__ keeps the value alive
+            raise f.refusal(value)
         return values
 
 
@@ -1776,6 +1778,12 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         if entity is not _LEFTOVERS:
             super()._remove(_LEFTOVERS, (entity, key))
         return super()._remove(entity, key)
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        leftovers = self._shelves[_LEFTOVERS].records.get((entity, key))
+        super()._rekey(entity, key, new)
+        if leftovers is not None:
+            self._put(_LEFTOVERS, (entity, new), leftovers)
 
     def _begin(self, depth: int) -> None:
         super()._begin(depth)

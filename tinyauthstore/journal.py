@@ -184,8 +184,12 @@ class Lock:
                 ) from error
             self._descriptor = descriptor
             _held.add(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
+        self._sign(b"%d\n" % os.getpid())
+
+    def _sign(self, text: bytes) -> None:
+        with suppress(OSError):  # on a full disk the holder has no name, and a lock all the same
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, text)
 
     @staticmethod
     def _take(descriptor: int) -> None:
@@ -203,7 +207,7 @@ class Lock:
         with _guard:
             if self._descriptor in _held:
                 _held.remove(self._descriptor)
-                os.ftruncate(self._descriptor, 0)
+                self._sign(b"")
                 os.close(self._descriptor)
 
 
@@ -230,9 +234,9 @@ class Contents(NamedTuple):
 
 
 def read_journal(path: str, generation: int) -> Contents:
-    """The journal's contents; none if it does not exist. StorageError if it is damaged in the middle.
+    """The journal's contents; none if it does not exist. StorageError if it is damaged.
 
-    At the end, an unfinished line is what a killed process leaves: nobody was told that it is there.
+    At its end, less than a line is what a killed process leaves: nobody was told that it is there.
     """
     try:
         with open(path, "rb") as file:
@@ -245,32 +249,34 @@ def read_journal(path: str, generation: int) -> Contents:
     while (found := payload(data, end)) is not None:
         text, end = found
         payloads.append(text)
-    if after := _lines_after(data, end):
+    header = _header(generation)
+    after = _lines_after(data, end)
+    if after or not (payloads or header.startswith(data)):
         before = max(len(payloads) - 1, 0)
         raise _trouble(
             path,
-            f"is damaged at byte {end}: {before} transactions before it and {after} lines after it are whole. Restore"
-            f" a backup; or copy the directory, and keep those before it with `truncate -s {end}`, or all of them"
-            " by deleting the damaged line (see tinyauthstore/journal.py)",
+            f"is damaged at byte {end}: {before} transactions before that and {after} lines after it are whole. Restore"
+            f" a backup; or copy the directory, and keep those before it with `truncate -s {end}`, or those after it"
+            " too by deleting the damaged line (see tinyauthstore/journal.py)",
         )
-    if not payloads:
-        return Contents({}, 0, data)
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]] = {}
     try:
-        header, *transactions = map(json.loads, payloads)
-        _refuse_newer(path, header)
-        if header != _header(generation):
-            raise ValueError(f"its header is not that of generation {generation}")
-        for transaction in transactions:
+        for number, text in enumerate(payloads):
+            transaction = json.loads(text)
+            if number == 0:
+                _refuse_newer(path, transaction)
+                if not data.startswith(header):
+                    raise ValueError(f"it is not that of generation {generation}")
+                continue
             for plural, key, fields in transaction:
                 changes.setdefault(plural, {})[tuple(key)] = fields
-    except (TypeError, ValueError) as error:
-        raise _trouble(path, f"is no journal of ours ({error}); restore a backup of the whole store") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _trouble(path, f"cannot be read as a journal of ours ({error}); restore a backup") from error
     return Contents(changes, end, data[end:])
 
 
-def _header(generation: int) -> dict[str, Any]:
-    return {"tinyauthstore": "journal", "version": VERSION, "generation": generation}
+def _header(generation: int) -> bytes:
+    return line({"tinyauthstore": "journal", "version": VERSION, "generation": generation})
 
 
 def _refuse_newer(path: str, header: Any) -> None:
@@ -315,7 +321,7 @@ class Journal:
         """A journal with nothing but its header, on the disk."""
         journal = cls(path, 0, sync=sync)
         try:
-            journal._write(header := line(_header(generation)))
+            journal._write(header := _header(generation))
             os.fsync(journal._file)
         except BaseException:
             journal.close()
@@ -496,12 +502,12 @@ class Files:
             found = read_journal(self._journal(self.generation), self.generation)
             take(self._pages(found))
             self.journal = self._continued(found)
+            self._sweep()
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
                 raise self._unreachable(error) from error
             raise
-        self._sweep()
 
     # -- opening
 
@@ -511,22 +517,29 @@ class Files:
             sync_directory(os.path.dirname(self.path))
         except FileExistsError:
             names = os.listdir(self.path)
-            if any(map(_SHELF.fullmatch, names)):
+            if any(_SHELF.fullmatch(name) or _JOURNAL.fullmatch(name) for name in names):
                 return
-            if foreign := sorted(name for name in names if not _OURS.fullmatch(name)):
+            if foreign := [name for name in sorted(names) if not self._is_our_lock(name)]:
                 raise _trouble(
                     self.path,
-                    f"is a directory of something else (it has {foreign[0]} and no shelf of ours); choose"
+                    f"is a directory of something else (it has {foreign[0]}, and no shelf of ours); choose"
                     " another path, which may be new",
                 ) from None
             with suppress(PermissionError):  # somebody else's; what we put there is private all the same
                 os.chmod(self.path, 0o700)
 
+    def _is_our_lock(self, name: str) -> bool:
+        """Whether it is what a process leaves that was killed when it had just created the directory."""
+        if name != "lock":
+            return False
+        with open(os.path.join(self.path, name), "rb") as file:
+            return re.fullmatch(rb"([0-9]+\n)?", file.read(32)) is not None
+
     def _unreachable(self, error: Exception) -> StorageError:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, NotADirectoryError):
             reason = "it is a file; a shelf is a directory, which may be new"
-        elif isinstance(error, FileNotFoundError):
+        elif not os.path.isdir(os.path.dirname(self.path)):
             reason = f"the directory {os.path.dirname(self.path)} does not exist; create it first"
         return _trouble(self.path, f"cannot be opened: {reason}")
 
@@ -541,7 +554,7 @@ class Files:
         newest = max(journals, default=0)
         if newest > self.generation:  # a checkpoint was interrupted before its shelf counted, or ...
             begun = newest == self.generation + 1 and self.generation in journals
-            if not begun or os.path.getsize(self._journal(newest)) > len(line(_header(newest))):
+            if not begun or os.path.getsize(self._journal(newest)) > len(_header(newest)):
                 raise _trouble(
                     self._journal(newest), "continues a shelf that is not there; restore it, or a backup of both"
                 )
@@ -578,8 +591,9 @@ class Files:
         with open(os.open(f"{path}.torn", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(found.torn)
         warn(
-            "%s ended in the middle of a line, at byte %d: a write that was never acknowledged. Its %d bytes were"
-            " cut off, and are kept in %s.torn", path, found.size, len(found.torn), path
+            "%s ended, from byte %d on, in %d bytes that are no whole line: what a killed process leaves of a write"
+            " that it did not acknowledge. They were cut off, and are kept in %s.torn",
+            path, found.size, len(found.torn), path,
         )  # fmt: skip
 
     # -- checkpoints
@@ -592,9 +606,8 @@ class Files:
     @property
     def clean(self) -> bool:
         """Whether a checkpoint would change nothing."""
-        fresh = len(line(_header(self.generation)))
-        wanted = self._wanted in (None, self.backend)
-        return self.journal.size == fresh and wanted and not self.journal.refusal
+        as_wanted = self._wanted in (None, self.backend)
+        return self.journal.size == len(_header(self.generation)) and as_wanted and not self.journal.refusal
 
     def checkpoint(self, tables: Mapping[str, Iterable[Row]]) -> None:
         """Write the whole state to a new shelf. StorageError if that fails: then the journal goes on.
