@@ -180,3 +180,18 @@ def _serve(pipe: Connection, barrier: Any) -> None:
         except Exception as error:
             answer = error
         pipe.send(answer)
+
+
+# --- shelves ----------------------------------------------------------------------------------
+
+
+def _importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+DBM_BACKENDS = [name for name in ("dumb", "gnu", "ndbm", "sqlite3") if _importable(f"dbm.{name}")]
+"""The backends that this Python has."""

@@ -157,7 +157,7 @@ def remove(path: str) -> None:
 # --- the lock ---------------------------------------------------------------------------------
 
 _guard = threading.RLock()  # held while a descriptor comes or goes, and by fork(): a child knows them all
-_held: set[int] = set()
+_held: set[Lock] = set()
 
 
 class Lock:
@@ -183,7 +183,7 @@ class Lock:
                     path=folder,
                 ) from error
             self._descriptor = descriptor
-            _held.add(descriptor)
+            _held.add(self)
         self._sign(b"%d\n" % os.getpid())
 
     def _sign(self, text: bytes) -> None:
@@ -205,16 +205,18 @@ class Lock:
     def release(self) -> None:
         """Let go. The file stays: removing it would let two processes lock two files of one name."""
         with _guard:
-            if self._descriptor in _held:
-                _held.remove(self._descriptor)
+            if self in _held:
                 self._sign(b"")
-                os.close(self._descriptor)
+                self._drop()
+
+    def _drop(self) -> None:
+        _held.remove(self)
+        os.close(self._descriptor)
 
 
 def _in_child() -> None:
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
+    for lock in list(_held):
+        lock._drop()
     _guard.release()
 
 
