@@ -195,3 +195,15 @@ def _importable(name: str) -> bool:
 
 DBM_BACKENDS = [name for name in ("dumb", "gnu", "ndbm", "sqlite3") if _importable(f"dbm.{name}")]
 """The backends that this Python has."""
+
+
+def state(store: Any) -> dict[str, dict[Any, Any]]:
+    """Every record of a store that keeps them in memory, by kind and key."""
+    shelves = {entity.plural: dict(records) for entity, records in store.snapshot().state.items()}
+    return {plural: records for plural, records in shelves.items() if records}
+
+
+def abandon(store: Any) -> None:
+    """Leave a shelf as if its process had been killed now."""
+    store._closed = True
+    store._files.close()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import support
+
 from tinyauthstore import LockedError, StorageError, journal
 from tinyauthstore.journal import Journal, Lock, Shelf, line, payload, read_journal
 

@@ -1478,13 +1478,14 @@ class _Shelf:
             self.due = [(record.expires, key) for key, record in self.records.items()]
             heapify(self.due)
 
-    def change(self, key: tuple[Any, ...], record: Any) -> Any:
-        """Put the record there, or nothing if it is None; returns what was there."""
+    def change(self, key: tuple[Any, ...], record: Any) -> None:
+        """Put the record there, or nothing if it is None; also where an earlier change was interrupted."""
         old = self.records.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
-            del self.groups[group][key]
-            if not self.groups[group]:
-                del self.groups[group]
+            members = self.groups.get(group, {})
+            members.pop(key, None)
+            if not members:
+                self.groups.pop(group, None)
         if record is not None:
             self.records[key] = record
             if (group := self.entity.group_of(record)) is not None:
@@ -1493,7 +1494,6 @@ class _Shelf:
                 heappush(self.due, (record.expires, key))
                 if len(self.due) > 2 * len(self.records) + 64:
                     self._sort_due()
-        return old
 
 
 class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -1547,16 +1547,22 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return SessionAndUser(fresh(session), fresh(user))
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
+        self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
 
     def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
         self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        old = self._shelves[entity].change(key, None)
-        if old is not None:
-            self._undo.append((entity, key, old))
-        return None if old is None else fresh(old)
+        old = self._shelves[entity].records.get(key)
+        if old is None:
+            return None
+        self._change(entity, key, old, None)
+        return fresh(old)
+
+    def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
+        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
+        self._undo.append((entity, key, old))
+        self._shelves[entity].change(key, new)
 
     def _remove_group(self, entity: Entity, group: str) -> None:
         for key in list(self._shelves[entity].groups.get(group, ())):
@@ -1571,8 +1577,6 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 self._remove(entity, key)
                 count += 1
         return count
-
-    # Ctrl-C may strike between any two steps, even after _commit: a rollback that follows must be right.
 
     def _begin(self, depth: int) -> None:
         self._marks[depth:] = [len(self._undo)]
@@ -1600,15 +1604,9 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 # --- shelve -----------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Leftovers(Record):
-    """The fields of a row that no field of its model names: kept, for the model that wrote them."""
-
-    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-_LEFTOVERS = Entity("leftovers", "leftovers", _Leftovers, ("entity", "key"), "", lambda record: None)
-
+_LEFTOVERS = Entity("leftovers", "leftovers", Record, ("entity", "key"), "", lambda fields: None)
+"""Filed like records, but not handed out: a row's fields that no field of its model names, for the model that
+wrote them."""
 
 _ABSENT = object()
 
@@ -1628,12 +1626,12 @@ class _Rows:
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
 
-    def row(self, key: tuple[Any, ...], record: Any, leftovers: _Leftovers | None) -> list[Any]:
+    def row(self, key: tuple[Any, ...], record: Any, leftovers: dict[str, Any] | None) -> list[Any]:
         """The row that holds a record; ``null`` in the place of the fields if it is None."""
         parts = [part.hex() if isinstance(part, bytes) else part for part in key]
         if record is None:
             return [parts, None]
-        fields = {} if leftovers is None else dict(leftovers.fields)
+        fields = {} if leftovers is None else dict(leftovers)
         for name, f in self._fields:
             value = getattr(record, name)
             fields[name] = None if value is None else f.kind.to_json(value)
@@ -1749,7 +1747,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 for key, record, rest in self._rows[plural].records(rows):
                     records[key] = record
                     if rest:
-                        leftovers[entity, key] = _Leftovers(rest)
+                        leftovers[entity, key] = rest
             except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise StorageError(
                     f"{self._path} holds, among its {plural}, a row that does not fit: {error}; open it with the"
@@ -1774,16 +1772,27 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     # -- storage
 
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        if entity is _LEFTOVERS:
+            self._leave(key, record)
+        else:
+            super()._put(entity, key, record)
+
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        if entity is not _LEFTOVERS:
-            super()._remove(_LEFTOVERS, (entity, key))
+        if entity is _LEFTOVERS:
+            return self._leave(key, None)
+        self._leave((entity, key), None)
         return super()._remove(entity, key)
 
     def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
         leftovers = self._shelves[_LEFTOVERS].records.get((entity, key))
         super()._rekey(entity, key, new)
-        if leftovers is not None:
-            self._put(_LEFTOVERS, (entity, new), leftovers)
+        self._leave((entity, new), leftovers)
+
+    def _leave(self, key: tuple[Any, ...], leftovers: dict[str, Any] | None) -> None:
+        old = self._shelves[_LEFTOVERS].records.get(key)
+        if old is not leftovers:
+            self._change(_LEFTOVERS, key, old, leftovers)
 
     def _begin(self, depth: int) -> None:
         super()._begin(depth)

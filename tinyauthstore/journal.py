@@ -466,7 +466,7 @@ def _page(plural: str, start: int, size: int) -> str:
 
 # --- a store's directory ----------------------------------------------------------------------
 
-_SHELF = re.compile(r"shelf-([0-9]{6,})\.(%s)" % "|".join(BACKENDS))
+_SHELF = re.compile(rf"shelf-([0-9]{{6,}})\.({'|'.join(BACKENDS)})")
 _JOURNAL = re.compile(r"journal-([0-9]{6,})")
 _OURS = re.compile(rf"lock|{_SHELF.pattern}(\.tmp)?|{_JOURNAL.pattern}(\.torn)?")
 
