@@ -1377,6 +1377,26 @@ def test_a_checkpoint_that_fails_costs_a_line_in_the_log_and_is_tried_again(
         assert reread(path) == state(store)
 
 
+def test_a_shelf_that_could_not_be_closed_is_not_written_to_later(path: Path, monkeypatch: Patch) -> None:
+    import dbm.dumb
+
+    commits: list[int] = []
+
+    def commit(database: Any) -> None:
+        if database._index is not None:  # it has not been closed
+            commits.append(1)
+            fails(errno.ENOSPC)()
+
+    with ShelveAdapter(path) as store:
+        furnish(store)
+        with monkeypatch.context() as full:
+            full.setattr(dbm.dumb._Database, "_commit", commit)
+            store._checkpoint()
+            gc.collect()
+        assert commits == [1]
+        assert names(path) == ["journal-000000", "lock"]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_close_that_cannot_write_a_shelf_loses_nothing(
     path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture, step: str

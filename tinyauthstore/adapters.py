@@ -1816,7 +1816,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         try:
             self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
         except StorageError as error:
-            self._warn("%s; the journal goes on, nothing is lost", error)
+            self._warn("%s; the journal goes on, nothing is lost", str(error))
 
     def _check_storage(self) -> list[str]:
         try:

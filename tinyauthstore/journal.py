@@ -407,6 +407,9 @@ class Shelf(shelve.Shelf[Any]):
             raise ValueError(f"{key} is damaged")
         return json.loads(found[0])
 
+    def sync(self) -> None:
+        """Nothing: closing does it, and if this failed first, ``dbm.dumb`` would write once more when collected."""
+
     @staticmethod
     def _name(key: str, piece: int) -> bytes:
         return (f"{key}+{piece}" if piece else key).encode()
@@ -456,7 +459,9 @@ def read_shelf(folder: str, backend: str, generation: int) -> Iterator[Page]:
     except Exception as error:  # whatever dbm says about a file that it did not write
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise _trouble(
-            folder, f"cannot be read as a shelf of ours ({reason}); restore a backup of the whole store"
+            folder,
+            f"cannot be read as a shelf of ours ({reason}): it is damaged, or the disk is; restore a backup of the"
+            " whole store",
         ) from error
 
 
