@@ -1391,6 +1391,7 @@ def test_a_shelf_that_could_not_be_closed_is_not_written_to_later(path: Path, mo
         furnish(store)
         with monkeypatch.context() as full:
             full.setattr(dbm.dumb._Database, "_commit", commit)
+            full.setattr(dbm.dumb._Database, "sync", commit)
             store._checkpoint()
             gc.collect()
         assert commits == [1]
