@@ -1,4 +1,4 @@
-"""What tests about real processes need: fresh interpreters, forked children, a crew that collides.
+"""What several tests need: something to store, and processes: fresh, forked, or a crew that collides.
 
 Whatever a helper here starts is killed after ``PATIENCE`` seconds: a deadlock is a failure, not a wait.
 """
@@ -31,6 +31,35 @@ PATIENCE = 30
 FLAGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 """For a fresh interpreter: warnings are errors, but for the one about forking beside other threads (since
 Python 3.12), where that is just what is being tested."""
+
+
+# --- something to store -----------------------------------------------------------------------
+
+
+def link(store: Any, user_id: str, account_id: str = "1", **tokens: Any) -> Any:
+    """``link_account`` for an account at GitHub."""
+    given = {"type": "oauth", "provider": "github", "provider_account_id": account_id} | tokens
+    return store.link_account(user_id=user_id, **given)
+
+
+def register(store: Any, user_id: str, credential_id: str = "1", **fields: Any) -> Any:
+    """``create_authenticator`` for a passkey."""
+    given = {"credential_public_key": "key", "credential_device_type": "singleDevice", "counter": 1}
+    given |= {
+        "credential_id": credential_id,
+        "provider_account_id": "1",
+        "credential_backed_up": False,
+    } | fields
+    return store.create_authenticator(user_id=user_id, **given)
+
+
+def furnish(store: Any) -> None:
+    """Ada, with one of everything."""
+    store.create_user(id="ada", email="ada@example.com", name="Ada")
+    link(store, "ada", claims={"nested": [1, 2]})
+    register(store, "ada")
+    store.create_session(user_id="ada", session_token="session")
+    store.create_verification_token(identifier="ada@example.com", token="token")
 
 
 @contextmanager

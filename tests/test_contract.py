@@ -76,6 +76,12 @@ def test_the_contracts_tables_name_every_method() -> None:
     assert {name.partition(",")[0] for name in CALLS} == methods - {"restore", "close"}
 
 
+def test_no_part_of_the_contract_hides_a_test_of_another() -> None:
+    """Two tests of one name in two parts would be one in the whole."""
+    names = [name for part in AdapterContract.__bases__ for name in vars(part) if name.startswith("test_")]
+    assert len(names) == len(set(names)) > 150
+
+
 def test_what_was_stored_is_there_after_reopening(tmp_path: Path) -> None:
     """All of a household, exactly."""
     with SQLiteAdapter(tmp_path / "auth.db") as store:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from contract import FrozenClock, Undo
+
 from tinyauthstore import (
     Account,
     Authenticator,
@@ -144,7 +144,8 @@ class Dice:
     def profile(self) -> dict[str, Any]:
         return self.some(
             email=[*EMAILS, None], name=["Ada", "A\0da", None], image=["portrait.png"],
-            email_verified=self.moment, plan=["pro", "free"], age=[36, -1, None], score=[1, -0.0, 2.5, 1e300], admin=[True, False],
+            email_verified=self.moment, plan=["pro", "free"], age=[36, -1, None],
+            score=[1, -0.0, 2.5, 1e300], admin=[True, False],
             avatar=[b"", b"\xff\0", bytearray(b"x")], seen=self.moment,
             settings=[{}, {"theme": "dark", "deep": [{"a": None}, 1.5]}], tags=[[], ["a", 1, True], None],
         )  # fmt: skip

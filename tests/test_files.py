@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import apart, every_connection, exit_code, fork, furnish, link, register, run_python
 
-from contract import link, register
-from support import apart, every_connection, exit_code, fork, run_python
 from tinyauthstore import AuthStoreError, MemoryAdapter, SQLiteAdapter, StorageError, User, connect
 from tinyauthstore.schema import USER_VERSION
 
@@ -47,15 +46,6 @@ def raw(path: Path, *statements: str) -> list[Any]:
         return [connection.execute(statement).fetchall() for statement in statements][-1]
 
 
-def furnish(store: Any) -> None:
-    """Ada, with one of everything."""
-    store.create_user(id="ada", email="ada@example.com", name="Ada")
-    link(store, "ada", claims={"nested": [1, 2]})
-    register(store, "ada")
-    store.create_session(user_id="ada", session_token="session")
-    store.create_verification_token(identifier="ada@example.com", token="token")
-
-
 def furnished(path: Path) -> Path:
     """A sound file with Ada in it, closed."""
     with SQLiteAdapter(path) as store:
@@ -64,7 +54,7 @@ def furnished(path: Path) -> Path:
 
 
 def refused(path: str | Path, match: str, **options: Any) -> StorageError:
-    """The error with which the file is refused; AssertionError unless it says where and leaves all as it was."""
+    """The error with which a file is refused; it must say where, and must have left everything as it was."""
     place = os.path.abspath(path)
     before = surroundings(place)
     with pytest.raises(StorageError, match=match) as caught:
@@ -146,7 +136,8 @@ def test_an_existing_file_keeps_the_mode_that_its_owner_gave_it(path: Path) -> N
 
 NAMES = [
     "plain.db", "zoë.db", "認証.db", "with space.db", "100%.db", "%41.db", "what?.db", "a?mode=ro.db",
-    "a#b.db", "quote'.db", 'double".db', "semi;colon.db", "back\\slash.db", ":memory:.db", "-dash", "trailing ", "~",
+    "a#b.db", "quote'.db", 'double".db', "semi;colon.db", "back\\slash.db",
+    ":memory:.db", "-dash", "trailing ", "~",
 ]  # fmt: skip
 
 
@@ -729,12 +720,12 @@ def test_connect_passes_options_on_and_those_of_the_call_win(target: Any) -> Non
 
 
 BAD_TARGETS = [
-    "", "auth.db", "sqlite", "sqlite:", "sqlite:auth.db", "sqlite://auth.db", "sqlite:///", "sqlite3:///auth.db",
-    "sqlite:///auth.db?mode=ro", "postgresql://localhost/auth", "memory", ":memory:", "memory:auth",
-    "Memory:",    {}, {"type": "sqlite"}, {"type": "sqlite", "database": None}, {"type": "sqlite", "database": b"auth.db"},
-    {"type": "redis", "database": "auth.db"}, {"database": "auth.db"},
-    {"type": "memory", "database": "auth.db"},
-    None, 5, b"memory:", Path("auth.db"), ["memory:"],
+    "", "auth.db", "sqlite", "sqlite:", "sqlite:auth.db", "sqlite://auth.db", "sqlite:///",
+    "sqlite3:///auth.db", "sqlite:///auth.db?mode=ro", "postgresql://localhost/auth", "memory", ":memory:",
+    "memory:auth", "Memory:", {}, {"type": "sqlite"}, {"type": "sqlite", "database": None},
+    {"type": "sqlite", "database": b"auth.db"}, {"type": "redis", "database": "auth.db"},
+    {"database": "auth.db"}, {"type": "memory", "database": "auth.db"}, None, 5, b"memory:",
+    Path("auth.db"), ["memory:"],
 ]  # fmt: skip
 
 

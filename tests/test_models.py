@@ -231,6 +231,17 @@ def test_a_field_of_the_record_cannot_become_another_type() -> None:
     assert refused(Member).field == "id"
 
 
+def test_a_field_given_another_default_keeps_its_rule() -> None:
+    """What an address or a key must be does not depend on who declares it."""
+
+    @dataclass(frozen=True, slots=True)
+    class Member(User):
+        email: str | None = "nobody@example.com"
+
+    with pytest.raises(InvalidFieldError):
+        fields_of(Member)[1].check("  ")
+
+
 @pytest.mark.parametrize(
     "model", [object, int, User("1"), "User", None, dataclasses.make_dataclass("Other", ["x"])], ids=repr
 )

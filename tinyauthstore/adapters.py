@@ -587,9 +587,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
         with self.transaction():
             self._require_user(user_id)
-            if self._live(self._get(SESSION, (digest,))) is not None:
-                raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, (digest,))  # an expired one is absent, whether purged yet or not
+            self._make_room(digest)
             self._put(SESSION, (digest,), dataclasses.replace(session, session_token=""))
             self._purge_some(now)
         return session  # type: ignore[no-any-return]
@@ -627,8 +625,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            if self._get(SESSION, (digest,)) is not None:
-                raise self._conflict(SESSION, "session_token")
+            self._make_room(digest)
             self._rekey(SESSION, key, (digest,))
         session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
@@ -678,6 +675,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                     session = self._within_absolute_age(rewrite(session))
                     self._put(SESSION, key, session)
         return None if session is None else dataclasses.replace(session, session_token=session_token)
+
+    def _make_room(self, digest: bytes) -> None:
+        """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
+        if self._live(self._remove(SESSION, (digest,))) is not None:
+            raise self._conflict(SESSION, "session_token")
 
     def _session_key(self, session_token: str) -> tuple[bytes] | None:
         if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
@@ -999,16 +1001,17 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _after_fork_in_parent(self) -> None:
         if self._locked_for_fork:
+            self._locked_for_fork = False
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._lost = None
         if not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork):
             self._lost = functools.partial(
                 StorageError,
                 "this process was forked while a transaction was open in its parent: only the parent can"
                 " finish it; fork outside of transaction()",
             )
+        self._locked_for_fork = False
         self._lock = threading.RLock()
 
     # -- storage: what differs between the stores
@@ -1098,8 +1101,9 @@ if hasattr(os, "register_at_fork"):
             _forking.pop()._after_fork_in_parent()
 
     def _after_fork_in_child() -> None:
-        while _forking:
-            _forking.pop()._after_fork_in_child()
+        _forking.clear()
+        for store in list(_open_stores):  # one that opened in between was not told: it refuses from now on
+            store._after_fork_in_child()
 
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
@@ -1428,8 +1432,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _after_fork_in_child(self) -> None:
         super()._after_fork_in_child()
         self._reader_lock = threading.Lock()
-        if self._lost:  # the connection is the parent's: not even closing it is safe here
-            _never_closed.append((self._connection, self._reader))
+        if self._lost:
+            _never_close((self._connection, self._reader))
             self._connection = self._reader = None
 
     def _suspend(self, *, really: bool = False) -> None:
@@ -1445,6 +1449,22 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+
+def _never_close(connections: Any) -> None:
+    """Keep a parent's connections from being closed in the child, its end included.
+
+    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using:
+    its transaction was measured to be destroyed. One reference too many outlives even the clearing
+    of modules at exit; nothing but the C API gives it.
+    """
+    _never_closed.append(connections)
+    try:
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
+    except (ImportError, AttributeError):  # a Python without ctypes: safe until its very end
+        pass
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -1703,8 +1723,6 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         """
         from . import journal  # here: not part of the import time of those who use no shelf
 
-        super().__init__(**options)
-        self._closed = True  # until the files are open, too
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
         if dbm is not None and dbm not in journal.BACKENDS:
@@ -1714,12 +1732,16 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             raise ValueError(f"path must name a directory; got {path!r}")
         self._path = os.path.abspath(path)
         self._process = os.getpid()
+        self._warn = journal.warn
+        self._open = functools.partial(journal.Files, self._path, backend=dbm, sync=durability == "full")
+        super().__init__(**options)
+
+    def _opened(self) -> None:
         self._shelves[_LEFTOVERS] = _Shelf(_LEFTOVERS)
         self._rows = {entity.plural: _Rows(entity, model) for entity, model in self._models.items()}
-        self._files = journal.Files(self._path, backend=dbm, sync=durability == "full", take=self._fill)
+        self._files = self._open(take=self._fill)
         self._journal_mark = 0
-        self._warn = journal.warn
-        self._opened()
+        super()._opened()
 
     def __repr__(self) -> str:
         return f"ShelveAdapter({self._path!r})"

@@ -276,7 +276,9 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
     known = {f.name: f for f in dataclasses.fields(model)}
     for base in model.__mro__[: model.__mro__.index(Record)]:
         if "__dataclass_fields__" not in base.__dict__:
-            for name in base.__dict__.get("__annotations__", {}):
+            for name, annotation in base.__dict__.get("__annotations__", {}).items():
+                if "ClassVar" in str(annotation):
+                    continue
                 raise refuse(name, "the class decorated with @dataclass(frozen=True, slots=True)")
     try:
         hints = typing.get_type_hints(model)
@@ -312,7 +314,7 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
         if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
             raise refuse(name, f"the type that {ours.__name__} gives it")
-        rule = f.metadata.get("rule")
+        rule = standard[name].rule if name in standard else f.metadata.get("rule")
         made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
         if default is not None:
             made.check(default())
@@ -393,7 +395,8 @@ class Record:
         for f in fields_of(type(self)):
             value = getattr(self, f.name)
             if f.name == "extra" and isinstance(self, Account):
-                result = {**value, **result}
+                # A value that did not fit its field lies here under the field's name, and the field is None.
+                result = {**value, **{k: v for k, v in result.items() if v is not None or k not in value}}
             else:
                 result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
         return result
