@@ -1518,7 +1518,7 @@ def test_a_mapping_takes_options(path: Path, gnu: None) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["shelve:", "shelve://", "shelve://host/auth", "shelve:///auth?mode=ro", {"type": "shelve"}, "shelve"],
+    ["shelve:", "shelve://", "shelve://host/auth", "shelve:///auth?mode=ro", {"type": "shelve"}, {"type": ["shelve"], "database": "auth"}, "shelve"],
     ids=str,
 )
 def test_a_bad_target_is_refused_with_the_good_forms(target: Any) -> None:

@@ -2116,7 +2116,7 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
         given = dict(target)
         kind, database = given.pop("type", None), given.pop("database", None)
         options = {**given, **options}
-        if kind in _WITH_PATH and isinstance(database, str):
+        if isinstance(kind, str) and kind in _WITH_PATH and isinstance(database, str):
             return _WITH_PATH[kind](database, **options)
         if kind == "memory" and database is None:
             return MemoryAdapter(**options)
