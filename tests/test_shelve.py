@@ -866,6 +866,19 @@ def test_what_a_crash_left_of_other_generations_is_swept_away(path: Path) -> Non
         assert names(path) == ["journal-000001", "lock", "shelf-000001.dumb"]
 
 
+def test_a_session_whose_user_was_lost_in_mending_is_nobodys_and_found_by_check(path: Path) -> None:
+    store = ShelveAdapter(path)
+    store.create_user(id="joan")
+    store.create_session(user_id="joan", session_token="joan")
+    abandon(store)
+    header, _, *rest = newest_journal(path).read_bytes().splitlines(keepends=True)
+    newest_journal(path).write_bytes(header + b"".join(rest))
+    with ShelveAdapter(path) as store:
+        assert store.get_session_and_user("joan") is None
+        (problem,) = store.check()
+        assert "its user 'joan' does not exist" in problem
+
+
 # --- check() ----------------------------------------------------------------------------------
 
 

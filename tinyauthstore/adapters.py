@@ -1562,7 +1562,9 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
-            user = self._shelves[USER].records[(session.user_id,)]
+            user = self._shelves[USER].records.get((session.user_id,))
+            if user is None:  # in a shelf that somebody mended by hand
+                return None
         session = dataclasses.replace(session, session_token=session_token)
         return SessionAndUser(fresh(session), fresh(user))
 
