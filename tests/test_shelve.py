@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import pickle
 import re
@@ -864,6 +865,22 @@ def test_what_a_crash_left_of_other_generations_is_swept_away(path: Path) -> Non
     with ShelveAdapter(path) as store:
         assert len(state(store)["users"]) == 4
         assert names(path) == ["journal-000001", "lock", "shelf-000001.dumb"]
+
+
+def test_a_store_can_be_read_by_hand(path: Path) -> None:
+    import dbm.dumb
+
+    who = crashed(path)[-1]
+    users: dict[str, Any] = {}
+    with dbm.dumb.open(os.fspath(newest_shelf(path) / "shelf"), "r") as shelf:
+        for key, fields in json.loads(shelf[b"users/000000"].split(b" ", 2)[2]):
+            users[key[0]] = fields
+    for line in newest_journal(path).read_text().splitlines()[1:]:
+        for plural, key, fields in json.loads(line.split(" ", 2)[2]):
+            if plural == "users":
+                users[key[0]] = fields
+    assert set(users) == who
+    assert users["ada"] == {"email": None, "name": "Ada", "image": None, "email_verified": None}
 
 
 def test_a_session_whose_user_was_lost_in_mending_is_nobodys_and_found_by_check(path: Path) -> None:

@@ -22,7 +22,8 @@ the payload`` and a newline. The payload is ASCII JSON, never a pickle: opening 
   "generation": 7, "page": 500, "counts": {"users": 1200, ...}}``, and pages ``users/000000``, ``users/000001``,
   ... of up to 500 ``[key, fields]`` each, because ``dbm.dumb`` reads its whole index at each opening. A value
   too long for the backend goes on under ``users/000000+1``, ``+2``, ...
-* Keys and fields are those of ``schema.py``'s tables: digests in hex, dates in ISO 8601, bytes in base64.
+* ``key`` lists the parts of the key (of a session: its token's digest, in hex), ``fields`` are the record's other
+  fields by name, dates in ISO 8601, bytes in base64. Fields that no model names any more are kept.
 
 A checkpoint writes ``shelf-000008.dumb.tmp`` and ``journal-000008`` and syncs both to the disk, renames the
 shelf to ``shelf-000008.dumb``, which makes it the one that counts, and removes generation 7. Opening takes
