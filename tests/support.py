@@ -258,3 +258,30 @@ def serve_as_tests() -> None:
     options = ["-c", os.devnull, "--rootdir", folder, "--noconftest", "-W", "error"]
     pytest.main([*options, "-p", "no:cacheprovider", "-p", "no:terminal", sys.argv[1]], plugins=[witness])
     print(json.dumps(witness.seen))
+
+
+# --- shelves ----------------------------------------------------------------------------------
+
+
+def _importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+DBM_BACKENDS = [name for name in ("dumb", "gnu", "ndbm", "sqlite3") if _importable(f"dbm.{name}")]
+"""The backends that this Python has."""
+
+
+def state(store: Any) -> dict[str, dict[Any, Any]]:
+    """Every record of a store that keeps them in memory, by kind and key."""
+    shelves = {entity.plural: dict(records) for entity, records in store.snapshot().state.items()}
+    return {plural: records for plural, records in shelves.items() if records}
+
+
+def abandon(store: Any) -> None:
+    """Leave a shelf as if its process had been killed now."""
+    store._closed = True
+    store._files.close()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tinyauthstore import Adapter, MemoryAdapter, Session, SplitAdapter, SQLiteAdapter
+from tinyauthstore import Adapter, MemoryAdapter, Session, ShelveAdapter, SplitAdapter, SQLiteAdapter
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.testing import (
     CALLS,
@@ -43,6 +43,11 @@ def sqlite(folder: Path, **options: Any) -> Adapter:
 def sqlite_file(folder: Path, **options: Any) -> Adapter:
     """A new file every time."""
     return SQLiteAdapter(folder / f"{len([*folder.iterdir()])}.db", durability="normal", **options)
+
+
+def shelve(folder: Path, **options: Any) -> Adapter:
+    """A new directory every time."""
+    return ShelveAdapter(folder / f"{len([*folder.iterdir()])}.shelf", durability="normal", **options)
 
 
 def split(folder: Path, **options: Any) -> Adapter:
@@ -90,16 +95,16 @@ class TestSQLiteFile(Ours, AdapterContract):
     make = sqlite_file
 
 
+class TestShelve(Ours, AdapterContract):
+    make = shelve
+
+
 class TestSplit(Ours, AdapterContract):
     make = split
 
 
 class TestAsyncMemory(Ours, AdapterContract):
     make = awaited(memory)
-
-
-class TestAsyncSQLiteInMemory(Ours, AdapterContract):
-    make = awaited(sqlite)
 
 
 class TestAsyncSQLiteFile(Ours, AdapterContract):

@@ -39,6 +39,7 @@ from tinyauthstore import (
     Adapter,
     ClosedError,
     MemoryAdapter,
+    ShelveAdapter,
     SQLiteAdapter,
     StorageError,
     adapters,
@@ -320,16 +321,18 @@ def test_connect_opens_each_target_of_the_table(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     target = ast.literal_eval(spelling.replace("/var/lib/app", str(tmp_path)))
-    in_memory = "memory" in str(target)
+    kind = re.findall("sqlite|shelve|memory", str(target))[0]
     with connect(target) as store:
-        assert isinstance(store, SQLiteAdapter if "sqlite" in str(target) else MemoryAdapter)
-        assert (tmp_path / "auth.db").exists() is not in_memory
+        assert type(store) is {"sqlite": SQLiteAdapter, "shelve": ShelveAdapter, "memory": MemoryAdapter}[kind]
+        made = [name for name in ("auth.db", "auth") if (tmp_path / name).exists()]
+        assert made == ([] if "memory" in str(target) else ["auth" if kind == "shelve" else "auth.db"])
 
 
 def test_connect_lists_every_kind_of_target_in_its_refusal() -> None:
     with pytest.raises(ValueError) as refusal:
         connect("postgres://")
-    starts = ['"sqlite:///auth.db"', '"sqlite:////', '"sqlite:///:memory:"', '"memory:"', '{"type": "sqlite"']
+    starts = ['"sqlite:///auth.db"', '"sqlite:////', '"sqlite:///:memory:"']
+    starts += ['"shelve:auth"', '"shelve:///', '"memory:"', '{"type": "sqlite"']
     for start, spelling in zip(starts, CONNECT_TARGETS, strict=True):
         assert start in str(refusal.value) and spelling.startswith(start)
 

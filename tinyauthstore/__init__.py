@@ -9,7 +9,7 @@ Auth.js's adapter contract for Python, on the standard library alone::
         session = store.create_session(user_id=ada.id)
         found = store.get_session_and_user(session.session_token)
 
-``Adapter`` is the contract; ``SQLiteAdapter`` and ``MemoryAdapter`` keep it.
+``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` keep it.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         AuthenticatorStore,
         MemoryAdapter,
         SessionStore,
+        ShelveAdapter,
         Snapshot,
         SplitAdapter,
         SQLiteAdapter,
@@ -69,6 +70,7 @@ __all__ = [
     "Session",
     "SessionAndUser",
     "SessionStore",
+    "ShelveAdapter",
     "Snapshot",
     "SplitAdapter",
     "StorageError",

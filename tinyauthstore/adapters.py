@@ -7,7 +7,8 @@ does: Auth.js's adapter interface in Python, and what an application needs beyon
 Ours share one: ``_Store`` holds everything that must not differ between them (defaults,
 validation, normal forms, digests, expiry, conflicts). What differs is storage, said in a dozen verbs
 (``_get``, ``_find``, ``_put``, ``_remove``, ... ``_begin``, ``_commit``, ``_rollback``), which
-``SQLiteAdapter`` and ``MemoryAdapter`` implement side by side. Every write runs inside a transaction
+``SQLiteAdapter`` and ``MemoryAdapter`` implement side by side; ``ShelveAdapter`` is a ``MemoryAdapter``
+that journals what it commits. Every write runs inside a transaction
 that holds the store's lock, so the shared code may read, decide and write.
 
 Times are aware UTC datetimes, ages are seconds. A look-up answers None for whatever a stranger may
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import hashlib
+import itertools
 import os
 import stat
 import threading
@@ -26,7 +29,7 @@ import time
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
@@ -34,8 +37,8 @@ from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 
 from .errors import (
-    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
-    StorageError,
+    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, LockedError,
+    NotFoundError, StorageError,
 )
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
@@ -444,7 +447,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._lock = threading.RLock()
         self._depth = 0  # of nested transactions; read and written only under the lock
         self._hurry = threading.local()  # .on in a thread that must not wait
-        self._lost = False
+        self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
 
     # -- users
@@ -822,8 +825,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             self._require_open()
             depth = self._depth
             self._begin(depth)
-            self._depth = depth + 1
             try:
+                self._depth = depth + 1  # in here: an interrupt must not leave it behind
                 yield self
                 self._require_open()
                 self._commit(depth)
@@ -897,7 +900,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        if not getattr(self, "_closed", True) and self._lost is None:
             try:
                 warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
             finally:  # a warning may be an error
@@ -911,11 +914,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def _require_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} is closed; create a new one")
-        if self._lost:
-            raise StorageError(
-                "this process was forked while a transaction was open in its parent: only the parent can"
-                " finish it; fork outside of transaction()"
-            )
+        if self._lost is not None:
+            raise self._lost()
 
     def _at_once(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
         """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
@@ -1013,7 +1013,12 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._lost = self._lost or not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork)
+        if not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork):
+            self._lost = functools.partial(
+                StorageError,
+                "this process was forked while a transaction was open in its parent: only the parent can"
+                " finish it; fork outside of transaction()",
+            )
         self._locked_for_fork = False
         self._lock = threading.RLock()
 
@@ -1147,7 +1152,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             found = "none" if sqlite3 is None else f"SQLite {sqlite3.sqlite_version}"
             raise StorageError(
                 f"SQLiteAdapter needs SQLite {'.'.join(map(str, MINIMUM_SQLITE))} or newer, and this Python"
-                f" has {found}; MemoryAdapter needs none"
+                f" has {found}; ShelveAdapter (a directory) and MemoryAdapter need none"
             )
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
@@ -1493,13 +1498,27 @@ class _Shelf:
             [] if entity in (SESSION, VERIFICATION_TOKEN) else None
         )
 
-    def change(self, key: tuple[Any, ...], record: Any) -> Any:
-        """Put the record there, or nothing if it is None; returns what was there."""
+    def fill(self, records: dict[tuple[Any, ...], Any]) -> None:
+        """Take over all the records of an empty shelf."""
+        self.records = records
+        for key, record in records.items():
+            if (group := self.entity.group_of(record)) is not None:
+                self.groups.setdefault(group, {})[key] = None
+        self._sort_due()
+
+    def _sort_due(self) -> None:
+        if self.due is not None:
+            self.due = [(record.expires, key) for key, record in self.records.items()]
+            heapify(self.due)
+
+    def change(self, key: tuple[Any, ...], record: Any) -> None:
+        """Put the record there, or nothing if it is None; also where an earlier change was interrupted."""
         old = self.records.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
-            del self.groups[group][key]
-            if not self.groups[group]:
-                del self.groups[group]
+            members = self.groups.get(group, {})
+            members.pop(key, None)
+            if not members:
+                self.groups.pop(group, None)
         if record is not None:
             self.records[key] = record
             if (group := self.entity.group_of(record)) is not None:
@@ -1507,9 +1526,7 @@ class _Shelf:
             if self.due is not None:
                 heappush(self.due, (record.expires, key))
                 if len(self.due) > 2 * len(self.records) + 64:
-                    self.due = [(live.expires, other) for other, live in self.records.items()]
-                    heapify(self.due)
-        return old
+                    self._sort_due()
 
 
 class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -1561,21 +1578,29 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
-            user = self._shelves[USER].records[(session.user_id,)]
+            user = self._shelves[USER].records.get((session.user_id,))
+            if user is None:  # in a shelf that somebody mended by hand
+                return None
         session = dataclasses.replace(session, session_token=session_token)
         return SessionAndUser(fresh(session), fresh(user))
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
+        self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
 
     def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
         self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        old = self._shelves[entity].change(key, None)
-        if old is not None:
-            self._undo.append((entity, key, old))
-        return None if old is None else fresh(old)
+        old = self._shelves[entity].records.get(key)
+        if old is None:
+            return None
+        self._change(entity, key, old, None)
+        return fresh(old)
+
+    def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
+        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
+        self._undo.append((entity, key, old))
+        self._shelves[entity].change(key, new)
 
     def _remove_group(self, entity: Entity, group: str) -> None:
         for key in list(self._shelves[entity].groups.get(group, ())):
@@ -1592,16 +1617,14 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return count
 
     def _begin(self, depth: int) -> None:
-        self._marks.append(len(self._undo))
+        self._marks[depth:] = [len(self._undo)]
 
     def _commit(self, depth: int) -> None:
-        self._marks.pop()
         if depth == 0:
             self._undo.clear()
 
     def _rollback(self, depth: int) -> None:
-        mark = self._marks.pop()
-        while len(self._undo) > mark:
+        while len(self._undo) > self._marks[depth]:
             entity, key, old = self._undo.pop()
             self._shelves[entity].change(key, old)
 
@@ -1617,7 +1640,269 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 self._remove(entity, key)
             if len(shelf.records) < len(records):
                 for key in records.keys() - shelf.records.keys():
-                    self._undo.append((entity, key, shelf.change(key, records[key])))
+                    self._change(entity, key, None, records[key])
+
+
+# --- shelve -----------------------------------------------------------------------------------
+
+
+_LEFTOVERS = Entity("leftovers", "leftovers", Record, ("entity", "key"), "", lambda fields: None)
+"""Filed like records, but not handed out: a row's fields that no field of its model names, for the model that
+wrote them."""
+
+_ABSENT = object()
+
+
+class _Rows:
+    """One entity's records as rows of JSON: ``[key, fields]``, the parts of the key and the other stored fields."""
+
+    def __init__(self, entity: Entity, model: type[Record]) -> None:
+        self.entity = entity
+        own = {f.name for f in fields_of(entity.record)}
+        self._in_key = [(name, i) for i, name in enumerate(entity.key) if name in own]
+        self._digest = entity.key.index("token_digest") if "token_digest" in entity.key else None
+        self._names = [f.name for f in fields_of(model)]
+        self._make: Any = model
+        if any(f.keyword_only for f in fields_of(model)):
+            self._make = lambda *values: model(**dict(zip(self._names, values)))
+        elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
+        self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
+
+    def row(self, key: tuple[Any, ...], record: Any, leftovers: dict[str, Any] | None) -> list[Any]:
+        """The row that holds a record; ``null`` in the place of the fields if it is None."""
+        parts = [part.hex() if isinstance(part, bytes) else part for part in key]
+        if record is None:
+            return [parts, None]
+        fields = {} if leftovers is None else dict(leftovers)
+        for name, f in self._fields:
+            value = getattr(record, name)
+            fields[name] = None if value is None else f.kind.to_json(value)
+        return [parts, fields]
+
+    def records(self, rows: list[Any]) -> Iterator[tuple[tuple[Any, ...], Any, dict[str, Any]]]:
+        """Key, record, and the fields that the model does not name, of each row. ValueError if one does not fit.
+
+        By columns, which takes half the time of going row by row.
+        """
+        keys, fields = zip(*rows)
+        parts: list[Any] = list(zip(*keys, strict=True))
+        columns: dict[str, Any] = {name: itertools.repeat("") for name in self.entity.withheld}
+        if self._digest is not None:
+            parts[self._digest] = list(map(bytes.fromhex, parts[self._digest]))
+            columns["id"] = map(session_id, parts[self._digest])
+        for name, i in self._in_key:
+            columns[name] = parts[i]
+        for name, f in self._fields:
+            columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields])
+        return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+
+    def _column(self, f: Any, column: list[Any]) -> list[Any]:
+        from_json, optional, values = f.kind.from_json, f.optional, []
+        for value in column:
+            if value is _ABSENT:
+                if f.default is None:
+                    raise ValueError(f"{f.model.__name__}.{f.name} is missing")
+                values.append(f.check(f.default()))
+                continue
+            try:
+                values.append(None if value is None and optional else from_json(value))
+                continue
+            except (TypeError, ValueError, RecursionError):
+                pass  # raised below, outside, so that no __context__ keeps the value alive
+            raise f.refusal(value)
+        return values
+
+
+class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """A store in a directory of its own, by the standard library's ``shelve``; it needs no SQLite.
+
+    All of it is in memory, so look-ups cost what they cost there, and opening it reads it all. Every
+    transaction is appended to a journal before it is acknowledged; now and then, and by ``close()``,
+    the whole state is written to a new shelf. ``journal.py`` tells how that lies on the disk.
+
+    One process at a time, any number of threads. Reading it beside the process that has it open is not
+    offered, and a forked child is refused: for several processes, there is ``SQLiteAdapter``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["full", "normal"] = "full",
+        dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
+        **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
+    ) -> None:
+        """Open the directory ``path``, creating it (mode 0700) unless it exists. Further options: see ``_Store``.
+
+        ``durability``: ``"full"``, what was acknowledged survives a power cut; ``"normal"``, it survives
+        the process but the last moments may not survive a power cut. ``dbm``: which of ``dbm``'s
+        backends shelves are written with; None: as it was, ``"dumb"`` for a new store, because every
+        Python has it. A store with another backend's shelf is rewritten at the latest by ``close()``.
+
+        LockedError if the store is open already, here or in another process (named); StorageError if the
+        directory is no store of ours, damaged, newer, out of reach, does not fit the models, or needs a
+        backend that this Python lacks; it is left as it was.
+        """
+        from . import journal  # here: not part of the import time of those who use no shelf
+
+        if durability not in ("full", "normal"):
+            raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
+        if dbm is not None and dbm not in journal.BACKENDS:
+            raise ValueError(f"dbm must be one of {', '.join(map(repr, journal.BACKENDS))}, or None; got {dbm!r}")
+        path = os.fspath(path)
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"path must name a directory; got {path!r}")
+        self._path = os.path.abspath(path)
+        self._process = os.getpid()
+        self._warn = journal.warn
+        self._open = functools.partial(journal.Files, self._path, backend=dbm, sync=durability == "full")
+        super().__init__(**options)
+
+    def _opened(self) -> None:
+        self._shelves[_LEFTOVERS] = _Shelf(_LEFTOVERS)
+        self._rows = {entity.plural: _Rows(entity, model) for entity, model in self._models.items()}
+        self._files = self._open(take=self._fill)
+        self._journal_mark = 0
+        super()._opened()
+
+    def __repr__(self) -> str:
+        return f"ShelveAdapter({self._path!r})"
+
+    # -- records and rows
+
+    def _fill(self, pages: Iterable[tuple[str, list[Any]]]) -> None:
+        # Nothing of what is made here is garbage: looking for some, again and again, took a third of the time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for entity, records in self._records(pages).items():
+                self._shelves[entity].fill(records)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _records(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
+        """The state that pages of rows describe, shelf by shelf. StorageError for a row that does not fit."""
+        found: dict[Entity, dict[Any, Any]] = {entity: {} for entity in self._shelves}
+        for plural, rows in pages:
+            try:
+                entity = self._rows[plural].entity
+                records, leftovers = found[entity], found[_LEFTOVERS]
+                for key, record, rest in self._rows[plural].records(rows):
+                    records[key] = record
+                    if rest:
+                        leftovers[entity, key] = rest
+            except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+                raise StorageError(
+                    f"{self._path} holds, among its {plural}, a row that does not fit: {error}; open it with the"
+                    " models that it was written with, or give a field another name",
+                    path=self._path,
+                ) from error
+        return found
+
+    def _row(self, entity: Entity, key: tuple[Any, ...], record: Any) -> list[Any]:
+        return self._rows[entity.plural].row(key, record, self._shelves[_LEFTOVERS].records.get((entity, key)))
+
+    def _changes(self) -> list[list[Any]]:
+        """What this transaction touched, as it is now: one line of the journal."""
+        return [
+            [entity.plural, *self._row(entity, key, self._shelves[entity].records.get(key))]
+            for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
+            if entity is not _LEFTOVERS  # they go with their record
+        ]
+
+    def _table(self, entity: Entity) -> Iterator[list[Any]]:
+        return (self._row(entity, key, record) for key, record in self._shelves[entity].records.items())
+
+    # -- storage
+
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        if entity is _LEFTOVERS:
+            self._leave(key, record)
+        else:
+            super()._put(entity, key, record)
+
+    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        if entity is _LEFTOVERS:
+            return self._leave(key, None)
+        self._leave((entity, key), None)
+        return super()._remove(entity, key)
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        leftovers = self._shelves[_LEFTOVERS].records.get((entity, key))
+        super()._rekey(entity, key, new)
+        self._leave((entity, new), leftovers)
+
+    def _leave(self, key: tuple[Any, ...], leftovers: dict[str, Any] | None) -> None:
+        old = self._shelves[_LEFTOVERS].records.get(key)
+        if old is not leftovers:
+            self._change(_LEFTOVERS, key, old, leftovers)
+
+    def _begin(self, depth: int) -> None:
+        super()._begin(depth)
+        if depth == 0:
+            self._journal_mark = self._files.journal.size
+
+    def _commit(self, depth: int) -> None:
+        if depth == 0 and self._undo:
+            self._files.append(self._changes())
+        super()._commit(depth)
+        if depth == 0 and self._files.due:
+            self._checkpoint()
+
+    def _rollback(self, depth: int) -> None:
+        if depth == 0 and self._undo and self._files.journal.size > self._journal_mark:
+            self._files.journal.retract(self._journal_mark)  # interrupted when it was written, not acknowledged
+        super()._rollback(depth)
+
+    def _checkpoint(self) -> None:
+        """Write a new shelf. If that fails, the journal, which has everything, simply goes on."""
+        try:
+            self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
+        except StorageError as error:
+            self._warn("%s; the journal goes on, nothing is lost", str(error))
+
+    def _check_storage(self) -> list[str]:
+        try:
+            written = self._records(self._files.pages())
+        except StorageError as error:
+            return [str(error)]
+        problems = []
+        for entity, shelf in self._shelves.items():
+            known = dict(shelf.records)
+            for changed, key, old in reversed(self._undo):  # what was not committed yet is not in the files
+                if changed is entity:
+                    known.pop(key, None) if old is None else known.update({key: old})
+            if known != written[entity]:
+                wrong = sum(known.get(key) != written[entity].get(key) for key in known.keys() | written[entity])
+                problems.append(f"{self._path}: {wrong} {entity.plural} are not in its files as they are in memory")
+        return problems
+
+    def _release(self) -> None:
+        if self._lost is not None:
+            return  # all of it is the parent's
+        if self._undo:  # closed inside a transaction: what was not committed never happened
+            super()._rollback(0)
+        try:
+            if not self._files.clean:
+                self._checkpoint()
+        finally:
+            self._files.close()
+
+    # -- fork(): nothing to wait for, because the child is refused in any case
+
+    def _before_fork(self) -> None:
+        pass
+
+    def _after_fork_in_child(self) -> None:
+        self._lost = functools.partial(
+            LockedError,
+            f"{self._path} is open in process {self._process}, from which this one was forked: a shelf belongs to one"
+            " process at a time. Use SQLiteAdapter, which processes may share",
+            path=self._path,
+        )
+        self._lock = threading.RLock()
+        self._files.journal.close()
 
 
 # --- several stores as one --------------------------------------------------------------------
@@ -1852,6 +2137,8 @@ TARGETS = """\
   "sqlite:///auth.db"            a file, relative to the current directory
   "sqlite:////var/lib/auth.db"   a file, absolute (four slashes)
   "sqlite:///:memory:"           SQLite in memory
+  "shelve:auth"                  a directory, relative to the current one
+  "shelve:///var/lib/app/auth"   a directory, absolute
   "memory:"                      plain dictionaries in memory
   {"type": "sqlite", "database": "auth.db", "synchronize": True}"""
 """The forms that ``connect`` takes, for people to read."""
@@ -1867,15 +2154,30 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
         given = dict(target)
         kind, database = given.pop("type", None), given.pop("database", None)
         options = {**given, **options}
-        if kind == "sqlite" and isinstance(database, str):
-            return SQLiteAdapter(database, **options)
+        if isinstance(kind, str) and kind in _WITH_PATH and isinstance(database, str):
+            return _WITH_PATH[kind](database, **options)
         if kind == "memory" and database is None:
             return MemoryAdapter(**options)
     elif isinstance(target, str):
         if target in ("memory:", "memory://"):
             return MemoryAdapter(**options)
-        if target.startswith("sqlite:///") and "?" not in target and len(target) > 10:
-            return SQLiteAdapter(target[len("sqlite:///") :], **options)
+        if path := path_in(target):
+            return _WITH_PATH[target.partition(":")[0]](path, **options)
     # Without what may be a password: the options, or what stands before the @ of a URL.
     shown = {"type": kind, "database": database} if isinstance(target, Mapping) else str(target).rpartition("@")[2]
     raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")
+
+
+_WITH_PATH: dict[Any, Callable[..., Adapter]] = {"sqlite": SQLiteAdapter, "shelve": ShelveAdapter}
+
+
+def path_in(target: str) -> str:
+    """The path that a URL for ``connect`` names, or ``":memory:"``; ``""`` if it is no such URL."""
+    if "?" in target:
+        return ""
+    if target.startswith("sqlite:///"):
+        return target.removeprefix("sqlite:///")
+    path = target.removeprefix("shelve:") if target.startswith("shelve:") else ""
+    if path.startswith("//"):  # of a URL: what follows is a host, which is nobody unless empty
+        path = path.removeprefix("//") if path.startswith("///") else ""
+    return path

@@ -112,7 +112,8 @@ def moment_from_iso(text: Any) -> datetime:
     """The aware UTC datetime that an ISO 8601 text with an offset names; ValueError for any other text."""
     if not isinstance(text, str):
         raise TypeError
-    return _moment(datetime.fromisoformat(text))
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is UTC else _moment(moment)
 
 
 def dump_json(value: Any) -> str:
