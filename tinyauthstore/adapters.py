@@ -26,6 +26,7 @@ import time
 import warnings
 import weakref
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -40,11 +41,11 @@ from .errors import (
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, email_key, fields_of, fresh, identifier_key,
+    User, UserT, VerificationToken, VerificationTokenT, containers, email_key, fields_of, fresh, identifier_key,
     session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
     to_microseconds,
 )
 
@@ -314,6 +315,7 @@ class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, 
     verification_max_age: float | timedelta
     purge_interval: float | timedelta | None
     secret: str | bytes | None
+    cache_size: int
     clock: Callable[[], datetime] | None
     new_id: Callable[[], str] | None
     new_token: Callable[[], str] | None
@@ -364,6 +366,37 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class _Recent:
+    """Sessions just looked up, with their users, by the token that was presented.
+
+    Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
+    rolled back), and clears all when somebody else may have written. Absence is never kept. When full,
+    the oldest entry makes room.
+    """
+
+    __slots__ = ("size", "found", "_tokens")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self._tokens: dict[str, str] = {}  # by the session's id
+
+    def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
+        if len(self.found) >= self.size:
+            _, oldest = self.found.popitem(last=False)
+            del self._tokens[oldest.session.id]
+        self.found[token] = found
+        self._tokens[found[0].id] = token
+
+    def evict(self, session_id: str) -> None:
+        if (token := self._tokens.pop(session_id, None)) is not None:
+            del self.found[token]
+
+    def clear(self) -> None:
+        self.found.clear()
+        self._tokens.clear()
+
+
 class WouldWait(Exception):
     """A look-up asked for at once would have had to wait. Never leaves the package."""
 
@@ -389,6 +422,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
         secret: str | bytes | None = None,
+        cache_size: int = 10_000,
         clock: Callable[[], datetime] | None = None,
         new_id: Callable[[], str] | None = None,
         new_token: Callable[[], str] | None = None,
@@ -401,6 +435,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
+        ``cache_size``: how many sessions just looked up are kept in this process's memory, and served
+        only while nobody has written since; 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -436,6 +472,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost = False
         self._locked_for_fork = False
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
+        # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
+        shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
+        self._recent = _Recent(cache_size if shareable else 0)
 
     # -- users
 
@@ -586,7 +627,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
             return None
         found = self._get_session_and_user(session_token)
-        return found if found is not None and found.session.expires > self._clock() else None
+        # By index, here and below: the attributes of a named tuple cost twice as much.
+        return found if found is not None and found[0].expires > self._clock() else None
 
     def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
@@ -905,6 +947,14 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     # -- small change
 
+    def _forget(self, entity: Entity, key: tuple[Any, ...]) -> None:
+        """Evict from ``_recent`` what a write to that record touches: a session, or all of a user's."""
+        if entity is SESSION:
+            self._recent.evict(session_id(key[0]))
+        elif entity is USER and self._recent.found:
+            for session in self._find(SESSION, key[0]).values():
+                self._recent.evict(session.id)
+
     def _now(self) -> datetime:
         return self._clock()
 
@@ -1116,6 +1166,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._version: Any = None  # of the data, before what is in _recent was read
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
@@ -1237,6 +1288,13 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
             time.sleep(random.uniform(0, 0.002))
 
+    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
+        try:
+            return self._connection.execute(sql, parameters).fetchone()  # type: ignore[union-attr]
+        except sqlite3.Error:
+            return next(iter(self._run(sql, parameters)), None)
+
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_BUSY:
@@ -1295,32 +1353,64 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {row[:parts]: self._record(table, row[parts:]) for row in rows}
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        rows = self._read(self._schema.session_and_user, (self._digest(session_token),))
-        if not rows:
-            return None
-        session, user = self._schema.tables[SESSION], self._schema.tables[USER]
-        row = rows[0]
-        return SessionAndUser(
-            self._record(session, row[: session.width], session_token),
-            self._record(user, row[session.width :]),
-        )
+        # The hot path of every application: no generality that costs, each line measured.
+        if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
+            digest = self._digest(session_token)
+            return self._found(self._read(self._schema.session_and_user, (digest,)), session_token)
+        try:
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None and self._still_true():
+                return found
+            self._ready()
+            row = self._row(self._schema.session_and_user, (self._digest(session_token),))
+            found = None if row is None else self._found((row,), session_token)
+            if found is not None and recent.size and self._depth == 0:
+                # Read after the version under which all is kept: had another connection committed in
+                # between, the next hit would see that. So a miss need not ask for the version.
+                recent.keep(session_token, found)
+            return found
+        finally:
+            self._lock.release()
+
+    def _still_true(self) -> bool:
+        """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        self._ready()
+        if self._copied_by_fork:
+            return True  # nobody else can reach this memory
+        version = self._row(DATA_VERSION)
+        if version == self._version:
+            return True
+        self._recent.clear()
+        self._version = version
+        return False
+
+    def _found(self, rows: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any] | None:
+        return self._decoded(self._schema.found, rows[0], session_token) if rows else None
 
     def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
+        return self._decoded(table.record, row, secret)
+
+    def _decoded(self, decode: Callable[[Sequence[Any], str], T], row: Sequence[Any], secret: str) -> T:
         try:
-            return table.record(row, secret)
+            return decode(row, secret)
         except (ValueError, TypeError, OverflowError) as error:
-            raise self._trouble(f"holds a value in {table.entity.plural} that is not ours: {error}") from error
+            raise self._trouble(f"holds a value that is not ours: {error}") from error
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         self._run(table.put, table.row(key, record))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         rows = self._run(table.delete, key)
         return self._record(table, rows[0]) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
+        if entity is SESSION:
+            self._forget(USER, (group,))
         self._run(self._schema.tables[entity].delete_group, (group,))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
@@ -1346,6 +1436,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
 
     def _load(self, state: Any) -> None:
+        self._recent.clear()
         for table in self._schema.tables.values():
             self._run(table.delete_all)
         for entity, rows in state.items():
@@ -1470,17 +1561,26 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         with self._lock:
             self._require_open()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None:
+                return found
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
             user = self._shelves[USER].records[(session.user_id,)]
-        session = dataclasses.replace(session, session_token=session_token)
-        return SessionAndUser(fresh(session), fresh(user))
+            session = dataclasses.replace(session, session_token=session_token)
+            found = SessionAndUser(fresh(session), fresh(user))
+            if recent.size and self._depth == 0:
+                recent.keep(session_token, found)
+        return found
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        self._forget(entity, key)
         self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        self._forget(entity, key)
         old = self._shelves[entity].change(key, None)
         if old is not None:
             self._undo.append((entity, key, old))
