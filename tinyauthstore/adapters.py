@@ -41,11 +41,12 @@ from .errors import (
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, containers, email_key, fields_of, fresh, identifier_key,
-    session_id, storable,
+    User, UserT, VerificationToken, VerificationTokenT, as_json, containers, email_key, fields_of, fresh,
+    identifier_key, session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
+    Table, schema_for,
     to_microseconds,
 )
 
@@ -62,6 +63,8 @@ T = TypeVar("T")
 
 DAY = 24 * 60 * 60
 """Seconds."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
 """Expired records of one kind that a single write removes at most, besides its own work."""
@@ -361,6 +364,11 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _utf8(text: str | bytes) -> bool:
+    """Whether it is bytes, or text without lone surrogates."""
+    return isinstance(text, bytes) or text.isascii() or text.encode("utf-8", "ignore").decode() == text
+
+
 def _brief(text: str) -> str:
     """An id for an error message: printable, and short even if somebody sent megabytes."""
     return ascii(text if len(text) <= 60 else text[:60] + "...")
@@ -457,9 +465,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         )
         self._verification_max_age = _age("verification_max_age", verification_max_age)
         self._purge_interval = None if purge_interval is None else _age("purge_interval", purge_interval)
-        self._secret = secret.encode() if isinstance(secret, str) else secret
-        if self._secret is not None and not (isinstance(self._secret, bytes) and self._secret):
-            raise ValueError("secret must be a str or bytes, not empty; None goes without")
+        self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
+        if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
+            raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
@@ -533,8 +541,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
                 self._remove_group(entity, key)
             user: UserT | None = self._remove(USER, (key,))
-            if user is not None and (address := USER.group_of(user)) is not None:
-                self._remove_group(VERIFICATION_TOKEN, address)
+            if user is not None and user.email is not None:
+                # The address as an identifier too: without an @ it is one that is compared exactly.
+                for address in {email_key(user.email), identifier_key(user.email)}:
+                    self._remove_group(VERIFICATION_TOKEN, address or "")
         return user
 
     def _refuse_taken_email(self, user: User) -> None:
@@ -562,7 +572,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             except InvalidFieldError:  # a provider's whim must not keep somebody from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
-        extra = named["extra"].check(extra)
+        extra = named["extra"].check(as_json(extra))
         key = (values["provider"], values["provider_account_id"])
         with self.transaction():
             self._require_user(user_id)
@@ -624,11 +634,12 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return session  # type: ignore[no-any-return]
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
-            return None
+        if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
+            return None if _text("session_token", session_token) else None
         found = self._get_session_and_user(session_token)
-        # By index, here and below: the attributes of a named tuple cost twice as much.
-        return found if found is not None and found[0].expires > self._clock() else None
+        if found is not None and self._absolute_age is not None:
+            found = SessionAndUser(self._within_absolute_age(found.session), found.user)
+        return found if found is not None and found.session.expires > self._clock() else None
 
     def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
@@ -638,9 +649,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def touch_session(self, session_token: str) -> SessionT | None:
         def extended(session: Any) -> Any:
             now = self._now()
-            if now < session.expires - self._max_age + self._update_age:
+            extended = _later(now, self._max_age)
+            # Auth.js's rule, expires - max_age + update_age > now, in terms that cannot overflow.
+            if extended < _later(session.expires, self._update_age):
                 return session
-            return dataclasses.replace(session, expires=_later(now, self._max_age))
+            return dataclasses.replace(session, expires=extended)
 
         return self._rewrite_session(session_token, extended)
 
@@ -655,9 +668,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 return None
             if self._get(SESSION, (digest,)) is not None:
                 raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, key)
-            session = dataclasses.replace(session, id=session_id(digest))
-            self._put(SESSION, (digest,), session)
+            self._rekey(SESSION, key, (digest,))
+        session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
 
     def delete_session(self, session_token: str) -> SessionT | None:
@@ -668,8 +680,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return None if session is None else dataclasses.replace(session, session_token=session_token)
 
     def list_sessions(self, user_id: str) -> list[SessionT]:
-        live = [session for session in self._list(SESSION, user_id) if self._live(session) is not None]
-        return sorted(live, key=lambda session: (session.created_at, session.id), reverse=True)
+        listed = map(self._live, self._list(SESSION, user_id))
+        live = [session for session in listed if session is not None]
+        return sorted(live, key=lambda session: (session.created_at or _LONG_AGO, session.id), reverse=True)
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
         _text("session_id", session_id)
@@ -711,6 +724,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return (self._digest(session_token),)
 
     def _within_absolute_age(self, session: Any) -> Any:
+        """The session, expiring no later than the absolute age demands, which may be lower than it once was."""
         if self._absolute_age is None or session.created_at is None:
             return session
         end = _later(session.created_at, self._absolute_age)
@@ -871,31 +885,38 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return (type(self), *self._models.values())
 
     def check(self) -> list[str]:
-        problems = []
-        with self.transaction():
-            problems += self._check_storage()
-            if problems:  # what cannot be read cannot be judged
-                return problems
-            users = {key[0] for key in self._all(USER)}
-            for entity in ENTITIES:
-                groups: dict[str, set[Any]] = {}
-                for key, record in self._all(entity).items():
-                    where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
-                    for f in fields_of(type(record)):
-                        if f.name in entity.withheld:
-                            continue
-                        try:
-                            f.check(getattr(record, f.name))
-                        except InvalidFieldError as error:
-                            problems.append(f"{where}: {error}")
-                    if hasattr(record, "user_id") and record.user_id not in users:
-                        problems.append(f"{where}: its user {_brief(record.user_id)} does not exist")
-                    if (group := entity.group_of(record)) is not None:
-                        groups.setdefault(group, set()).add(key)
-                for group, keys in groups.items():
-                    for key in keys ^ set(self._find(entity, group)):
-                        problems.append(f"{entity.name}s: {_brief(group)} is not the {entity.group} of its record")
-        return problems
+        self._require_open()
+        try:
+            with self.transaction():
+                problems = self._check_storage()
+                return problems or [problem for entity in ENTITIES for problem in self._check_entity(entity)]
+        except BusyError:
+            raise
+        except StorageError as error:  # what cannot be read cannot be judged
+            return [str(error)]
+
+    def _check_entity(self, entity: Entity) -> Iterator[str]:
+        try:
+            records = self._all(entity)
+        except StorageError as error:
+            yield str(error)
+            return
+        groups: dict[str, set[Any]] = {}
+        for key, record in records.items():
+            where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
+            for f in fields_of(type(record)):
+                try:
+                    if f.name not in entity.withheld:
+                        f.check(getattr(record, f.name))
+                except InvalidFieldError as error:
+                    yield f"{where}: {error}"
+            if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
+                yield f"{where}: its user {_brief(record.user_id)} does not exist"
+            if (group := entity.group_of(record)) is not None:
+                groups.setdefault(group, set()).add(key)
+        for group, keys in groups.items():
+            for key in keys ^ set(self._find(entity, group)):
+                yield f"{entity.name} {_brief(str(key[0]))}: {_brief(group)} is not its {entity.group}"
 
     def close(self) -> None:
         with self._lock:
@@ -956,10 +977,13 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 self._recent.evict(session.id)
 
     def _now(self) -> datetime:
-        return self._clock()
+        """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
+        return self._clock().astimezone(UTC)
 
     def _live(self, record: Any) -> Any:
         """``record`` unless it is None or expired (at ``expires`` exactly it is)."""
+        if isinstance(record, Session):
+            record = self._within_absolute_age(record)
         return record if record is not None and record.expires > self._clock() else None
 
     def _digest(self, token: str) -> bytes:
@@ -987,7 +1011,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
     ) -> Any:
         """A valid record from the fields given and the defaults of the others."""
-        values.update(self._checked(entity, custom, fixed=fixed + tuple(values)))
+        values.update(self._checked(entity, custom, fixed=fixed))
         model = self._models[entity]
         for f in fields_of(model):
             values[f.name] = f.check(values[f.name]) if f.name in values else self._default(f)
@@ -1056,6 +1080,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """Insert the record, or replace the one with that key."""
 
     @abstractmethod
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        """File the record with that key under a new one that is free."""
+
+    @abstractmethod
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         """Remove and return the record with that key, or None."""
 
@@ -1102,17 +1130,23 @@ _open_stores: weakref.WeakSet[_Store[Any, Any, Any, Any, Any]] = weakref.WeakSet
 
 if hasattr(os, "register_at_fork"):
 
-    def _at_fork(name: str) -> Callable[[], None]:
-        def tell_all() -> None:
-            for store in list(_open_stores):
-                getattr(store, name)()
+    _forking: list[_Store[Any, Any, Any, Any, Any]] = []  # those that were told before; others may open meanwhile
 
-        return tell_all
+    def _before_fork() -> None:
+        for store in list(_open_stores):
+            store._before_fork()
+            _forking.append(store)
+
+    def _after_fork_in_parent() -> None:
+        while _forking:
+            _forking.pop()._after_fork_in_parent()
+
+    def _after_fork_in_child() -> None:
+        while _forking:
+            _forking.pop()._after_fork_in_child()
 
     os.register_at_fork(
-        before=_at_fork("_before_fork"),
-        after_in_parent=_at_fork("_after_fork_in_parent"),
-        after_in_child=_at_fork("_after_fork_in_child"),
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
 
 
@@ -1201,7 +1235,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 folder = os.path.dirname(self._path)
                 reason = f"the directory {folder} does not exist; create it first"
                 if os.path.isdir(folder):
-                    reason = "it does not exist; synchronize=True would create it"
+                    reason = "no file can be made there" if create else "it does not exist; synchronize=True would create it"
             raise self._trouble(f"cannot be opened: {reason}") from error
         if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(self._path), os.W_OK):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
@@ -1234,10 +1268,13 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
+        self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
         tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        found = self._run(INSPECT)
+        self._run("COMMIT")
         if application_id != APPLICATION_ID and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
@@ -1248,7 +1285,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 f"was written by a newer tinyauthstore (schema {user_version}, this one knows {USER_VERSION});"
                 " upgrade the package"
             )
-        statements, missing, wrong = self._schema.differences(self._run(INSPECT))
+        _, missing, wrong = self._schema.differences(found)
         if wrong:
             raise self._trouble(
                 f"does not fit the models: {'; '.join(wrong)}; rename the field or convert the column"
@@ -1277,13 +1314,20 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         while True:
             try:
                 return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+            except UnicodeDecodeError:
+                garbled = True
             except sqlite3.Error as error:
+                # The message quotes the value, which may be a token: neither it nor the cause is passed on.
+                garbled = str(error).startswith("Could not decode")
                 now = time.monotonic()
                 deadline = deadline or now + self._timeout
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not garbled and (not busy or now >= deadline):
                     raise self._translated(error) from error
-                if getattr(self._hurry, "on", False):
-                    raise WouldWait from error
+            if garbled:
+                raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
+            if getattr(self._hurry, "on", False):
+                raise WouldWait
             import random
 
             time.sleep(random.uniform(0, 0.002))
@@ -1356,15 +1400,17 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         # The hot path of every application: no generality that costs, each line measured.
         if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
             digest = self._digest(session_token)
-            return self._found(self._read(self._schema.session_and_user, (digest,)), session_token)
+            rows = self._read(self._schema.session_and_user, (digest,))
+            return self._found(rows[0], session_token) if rows else None
         try:
+            if self._connection is None:
+                self._ready()
             recent = self._recent
             found = recent.found.get(session_token)
-            if found is not None and self._still_true():
+            if found is not None and (self._copied_by_fork or self._still_true()):
                 return found
-            self._ready()
             row = self._row(self._schema.session_and_user, (self._digest(session_token),))
-            found = None if row is None else self._found((row,), session_token)
+            found = None if row is None else self._found(row, session_token)
             if found is not None and recent.size and self._depth == 0:
                 # Read after the version under which all is kept: had another connection committed in
                 # between, the next hit would see that. So a miss need not ask for the version.
@@ -1375,9 +1421,6 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _still_true(self) -> bool:
         """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
-        self._ready()
-        if self._copied_by_fork:
-            return True  # nobody else can reach this memory
         version = self._row(DATA_VERSION)
         if version == self._version:
             return True
@@ -1385,22 +1428,33 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._version = version
         return False
 
-    def _found(self, rows: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any] | None:
-        return self._decoded(self._schema.found, rows[0], session_token) if rows else None
-
-    def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
-        return self._decoded(table.record, row, secret)
-
-    def _decoded(self, decode: Callable[[Sequence[Any], str], T], row: Sequence[Any], secret: str) -> T:
+    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
         try:
-            return decode(row, secret)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise self._trouble(f"holds a value that is not ours: {error}") from error
+            return self._schema.found(row, session_token)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours("sessions or users", what)
+
+    def _record(self, table: Table, row: Sequence[Any]) -> Any:
+        try:
+            return table.record(row)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours(table.entity.plural, what)
+
+    def _not_ours(self, where: str, what: str) -> StorageError:
+        """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
+        the value, which may be a token."""
+        return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
         self._forget(entity, key)
         self._run(table.put, table.row(key, record))
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._forget(entity, key)
+        self._run(self._schema.tables[entity].rekey, (*new, *key))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
@@ -1447,9 +1501,11 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         try:
             found = [text for (text,) in self._run("PRAGMA integrity_check") if text != "ok"]
             broken = self._run("PRAGMA foreign_key_check")
+            stray = self._run(STRAY_EMAIL_KEYS)
         except StorageError as error:
             return [str(error)]
-        return found + [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        found += [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
 
     def _before_fork(self) -> None:
         self._reader_lock.acquire()  # held for a query at the most
@@ -1479,6 +1535,9 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding a row raises that this package did not write."""
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -1579,12 +1638,15 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._forget(entity, key)
         self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
 
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
+
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         self._forget(entity, key)
         old = self._shelves[entity].change(key, None)
         if old is not None:
             self._undo.append((entity, key, old))
-        return old
+        return None if old is None else fresh(old)
 
     def _remove_group(self, entity: Entity, group: str) -> None:
         for key in list(self._shelves[entity].groups.get(group, ())):
@@ -1865,4 +1927,6 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
             return MemoryAdapter(**options)
         if target.startswith("sqlite:///") and "?" not in target and len(target) > 10:
             return SQLiteAdapter(target[len("sqlite:///") :], **options)
-    raise ValueError(f"cannot connect to {target!r}; good forms are\n{TARGETS}")
+    # Without what may be a password: the options, or what stands before the @ of a URL.
+    shown = {"type": kind, "database": database} if isinstance(target, Mapping) else str(target).rpartition("@")[2]
+    raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")

@@ -73,6 +73,14 @@ class Codec(NamedTuple):
     decode: Callable[[Any], Any] | None = None
 
 
+def _container(kind: type, text: str) -> Any:
+    """The dict or list that JSON text holds; TypeError if it holds anything else."""
+    value = load_json(text)
+    if not isinstance(value, kind):
+        raise TypeError(f"not a {kind.__name__}")
+    return value
+
+
 CODECS = {
     "text": Codec("TEXT"),
     "integer": Codec("INTEGER"),
@@ -80,7 +88,8 @@ CODECS = {
     "boolean": Codec("INTEGER", int, bool),
     "bytes": Codec("BLOB"),
     "datetime": Codec("INTEGER", to_microseconds, from_microseconds),
-    "json": Codec("TEXT", dump_json, load_json),
+    "object": Codec("TEXT", dump_json, functools.partial(_container, dict)),
+    "array": Codec("TEXT", dump_json, functools.partial(_container, list)),
 }
 
 DERIVED = {"email_key": Codec("TEXT"), "identifier_key": Codec("TEXT"), "token_digest": Codec("BLOB")}
@@ -130,7 +139,6 @@ class Table:
         self._written = [
             (f.name, CODECS[f.kind.name].encode) for f in self._stored if f.name not in entity.key
         ]
-        self._secret = next((i for i, f in enumerate(fields) if f.name in entity.withheld), -1)
         self.decoders = [
             (i, decode) for i, f in enumerate(fields) if (decode := self._decoder(f)) is not None
         ]
@@ -154,6 +162,7 @@ class Table:
             f" VALUES ({', '.join('?' * len(written))}) ON CONFLICT ({keys}) DO UPDATE SET "
             + ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in written[len(entity.key) :])
         )
+        self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in entity.key)} WHERE {key}"
         self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {selected}"
         self.delete_group = f"DELETE FROM {name} WHERE {quoted(entity.group)} = ?"
         self.delete_all = f"DELETE FROM {name}"
@@ -217,7 +226,7 @@ class Table:
                     expected="a default without NUL",
                 )
             definition += f" DEFAULT {literal(default)}"
-        if f.name == "user_id":
+        if f.name == self.entity.group == "user_id":
             definition += " REFERENCES users (id) ON DELETE CASCADE"
         return Column(f.name, codec.sql_type, definition)
 
@@ -248,11 +257,9 @@ class Table:
             withheld[name] if name in self.entity.withheld else prefix + quoted(name) for name in self._names
         ]
 
-    def record(self, row: Sequence[Any], secret: str = "") -> Any:
-        """The record that a selected row holds, with ``secret`` in the place of the withheld token."""
+    def record(self, row: Sequence[Any]) -> Any:
+        """The record that a selected row holds; a token in it is withheld."""
         values = list(row)
-        if secret:
-            values[self._secret] = secret
         for i, decode in self.decoders:
             if (value := values[i]) is not None:
                 values[i] = decode(value)
@@ -280,17 +287,17 @@ class Schema:
             " FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?"
         )
         self._decoders = session.decoders + [(session.width + i, decode) for i, decode in user.decoders]
+        self._width, self._made_session, self._made_user = session.width, session.made, user.made
 
     def found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
         """The records that a row of ``session_and_user`` holds."""
-        session, user = self.tables[SESSION], self.tables[USER]
         values = list(row)
         values[0] = session_token
         for i, decode in self._decoders:
             if (value := values[i]) is not None:
                 values[i] = decode(value)
-        width = session.width
-        return SessionAndUser(session.made(values[:width]), user.made(values[width:]))
+        width = self._width
+        return SessionAndUser(self._made_session(values[:width]), self._made_user(values[width:]))
 
     def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
         """What a file lacks, given the rows of ``INSPECT``.
@@ -328,6 +335,8 @@ INSPECT = (
 
 DATA_VERSION = "PRAGMA data_version"
 """A number that differs as soon as another connection has committed to the file."""
+
+STRAY_EMAIL_KEYS = "SELECT id FROM users WHERE email IS NULL AND email_key IS NOT NULL"
 
 FOREIGN_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIMIT 3"
 
