@@ -556,7 +556,8 @@ RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
 
 def fresh(record: Any) -> Any:
     """``record``, with containers of its own: what a caller does to a dict must not reach the store."""
-    names = _containers(type(record))
+    model: Any = type(record)
+    names = _containers(model)
     if not names:
         return record
     return dataclasses.replace(record, **{name: copy.deepcopy(getattr(record, name)) for name in names})
