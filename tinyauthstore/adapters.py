@@ -1207,6 +1207,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 self._reach_file(create=synchronize)
             self._connection = self._connect()
             self._prepare(synchronize)
+            self._version = self._row(DATA_VERSION)
         except BaseException:
             self._suspend(really=True)
             raise
@@ -1360,6 +1361,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._require_open()
         if self._connection is None:  # closed before a fork()
             self._connection = self._connect()
+            self._version = self._row(DATA_VERSION)
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
@@ -1528,6 +1530,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 if connection is not None:
                     connection.close()
             self._reader = self._connection = None
+            self._recent.clear()  # another connection's data_version is no measure for it
 
     def _release(self) -> None:
         with self._reader_lock:
