@@ -389,16 +389,19 @@ class _Recent:
         self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
         self._tokens: dict[str, str] = {}  # by the session's id
 
+    # A signal's handler may raise between any two lines: what is in ``found`` is in ``_tokens`` all the while.
+
     def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
         if len(self.found) >= self.size:
             _, oldest = self.found.popitem(last=False)
-            del self._tokens[oldest.session.id]
-        self.found[token] = found
+            self._tokens.pop(oldest.session.id, None)
         self._tokens[found[0].id] = token
+        self.found[token] = found
 
     def evict(self, session_id: str) -> None:
-        if (token := self._tokens.pop(session_id, None)) is not None:
-            del self.found[token]
+        if (token := self._tokens.get(session_id)) is not None:
+            self.found.pop(token, None)
+            del self._tokens[session_id]
 
     def clear(self) -> None:
         self.found.clear()
@@ -973,7 +976,12 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         if entity is SESSION:
             self._recent.evict(session_id(key[0]))
         elif entity is USER and self._recent.found:
-            for session in self._find(SESSION, key[0]).values():
+            try:
+                sessions = self._find(SESSION, key[0])
+            except StorageError:  # what cannot be read can still be written, or deleted
+                self._recent.clear()
+                return
+            for session in sessions.values():
                 self._recent.evict(session.id)
 
     def _now(self) -> datetime:
@@ -1470,7 +1478,10 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._run(self._schema.tables[entity].delete_group, (group,))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        return len(self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit)))
+        gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
+        for digest in gone:
+            self._forget(entity, digest)
+        return len(gone)
 
     def _begin(self, depth: int) -> None:
         self._ready()
@@ -1531,6 +1542,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     connection.close()
             self._reader = self._connection = None
             self._recent.clear()  # another connection's data_version is no measure for it
+            self._version = None
 
     def _release(self) -> None:
         with self._reader_lock:

@@ -169,7 +169,8 @@ class Table:
         self.dump = f"SELECT * FROM {name}"
         self.purge = (
             f"DELETE FROM {name} WHERE ({keys}) IN"
-            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?) RETURNING 1"
+            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?)"
+            f" RETURNING {quoted(entity.key[-1])}"
         )
 
     def load(self, width: int) -> str:
