@@ -630,6 +630,14 @@ def test_no_more_than_cache_size_are_kept_and_the_newest_are(kind: str, tmp_path
 
 
 @each_store
+def test_what_was_pushed_out_leaves_no_trace(kind: str, tmp_path: Path) -> None:
+    with household(kind, tmp_path, cache_size=1) as store:
+        looks(store)
+        recent = store._recent
+        assert [list(recent.found), list(recent._tokens.values())] == [[OTHERS], [OTHERS]]
+
+
+@each_store
 def test_what_was_pushed_out_is_kept_again_and_still_evicted(kind: str, tmp_path: Path) -> None:
     with household(kind, tmp_path, cache_size=1) as store:
         looks(store)
@@ -789,13 +797,21 @@ class Member(User):
 
 
 @each_store
-def test_no_two_answers_share_a_dict_or_a_list(kind: str, tmp_path: Path) -> None:
-    with household(kind, tmp_path, session=Basket, user=Member) as store:
+def test_no_two_answers_share_a_dict_of_the_session(kind: str, tmp_path: Path) -> None:
+    with household(kind, tmp_path, session=Basket) as store:
         for _ in range(3):
-            found = store.get_session_and_user(LAPTOP)
-            assert (found.session.items, found.user.roles) == ({}, [])
-            found.session.items["apple"] = 1
-            found.user.roles.append("admin")
+            session = session_of(store, LAPTOP)
+            assert session.items == {}
+            session.items["apple"] = 1
+
+
+@each_store
+def test_no_two_answers_share_a_list_of_the_user(kind: str, tmp_path: Path) -> None:
+    with household(kind, tmp_path, user=Member) as store:
+        for _ in range(3):
+            user = looks(store)[LAPTOP].user
+            assert user.roles == []
+            user.roles.append("admin")
 
 
 @dataclass(frozen=True, slots=True)
