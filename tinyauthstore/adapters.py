@@ -29,6 +29,7 @@ import time
 import warnings
 import weakref
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -43,11 +44,12 @@ from .errors import (
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, as_json, email_key, fields_of, fresh, identifier_key,
-    session_id, storable,
+    User, UserT, VerificationToken, VerificationTokenT, as_json, containers, email_key, fields_of, fresh,
+    identifier_key, session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
+    Table, schema_for,
     to_microseconds,
 )
 
@@ -322,6 +324,7 @@ class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, 
     verification_max_age: float | timedelta
     purge_interval: float | timedelta | None
     secret: str | bytes | None
+    cache_size: int
     clock: Callable[[], datetime] | None
     new_id: Callable[[], str] | None
     new_token: Callable[[], str] | None
@@ -377,6 +380,40 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class _Recent:
+    """Sessions just looked up, with their users, by the token that was presented.
+
+    Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
+    rolled back), and clears all when somebody else may have written. Absence is never kept. When full,
+    the oldest entry makes room.
+    """
+
+    __slots__ = ("size", "found", "_tokens")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self._tokens: dict[str, str] = {}  # by the session's id
+
+    # A signal's handler may raise between any two lines: what is in ``found`` is in ``_tokens`` all the while.
+
+    def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
+        if len(self.found) >= self.size:
+            _, oldest = self.found.popitem(last=False)
+            self._tokens.pop(oldest.session.id, None)
+        self._tokens[found[0].id] = token
+        self.found[token] = found
+
+    def evict(self, session_id: str) -> None:
+        if (token := self._tokens.get(session_id)) is not None:
+            self.found.pop(token, None)
+            del self._tokens[session_id]
+
+    def clear(self) -> None:
+        self.found.clear()
+        self._tokens.clear()
+
+
 class WouldWait(Exception):
     """A look-up asked for at once would have had to wait, or to read much. Never leaves the package."""
 
@@ -402,6 +439,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
         secret: str | bytes | None = None,
+        cache_size: int = 10_000,
         clock: Callable[[], datetime] | None = None,
         new_id: Callable[[], str] | None = None,
         new_token: Callable[[], str] | None = None,
@@ -414,6 +452,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
+        ``cache_size``: how many sessions just looked up are kept in this process's memory, and served
+        only while nobody has written since; 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -449,6 +489,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
+        # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
+        shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
+        self._recent = _Recent(cache_size if shareable else 0)
 
     # -- users
 
@@ -596,8 +641,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return session  # type: ignore[no-any-return]
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
-            return None
+        if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
+            return None if _text("session_token", session_token) else None
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)
@@ -936,6 +981,19 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     # -- small change
 
+    def _forget(self, entity: Entity, key: tuple[Any, ...]) -> None:
+        """Evict from ``_recent`` what a write to that record touches: a session, or all of a user's."""
+        if entity is SESSION:
+            self._recent.evict(session_id(key[0]))
+        elif entity is USER and self._recent.found:
+            try:
+                sessions = self._find(SESSION, key[0])
+            except StorageError:  # what cannot be read can still be written, or deleted
+                self._recent.clear()
+                return
+            for session in sessions.values():
+                self._recent.evict(session.id)
+
     def _now(self) -> datetime:
         """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
         return self._clock().astimezone(UTC)
@@ -1168,12 +1226,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._version: Any = None  # of the data, before what is in _recent was read
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
                 self._reach_file(create=synchronize)
             self._connection = self._connect()
             self._prepare(synchronize)
+            self._version = self._row(DATA_VERSION)
         except BaseException:
             self._suspend(really=True)
             raise
@@ -1303,6 +1363,13 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
             time.sleep(random.uniform(0, 0.002))
 
+    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
+        try:
+            return self._connection.execute(sql, parameters).fetchone()  # type: ignore[union-attr]
+        except sqlite3.Error:
+            return next(iter(self._run(sql, parameters)), None)
+
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_BUSY:
@@ -1324,6 +1391,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._require_open()
         if self._connection is None:  # closed before a fork()
             self._connection = self._connect()
+            self._version = self._row(DATA_VERSION)
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
@@ -1362,41 +1430,81 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {row[:parts]: self._record(table, row[parts:]) for row in rows}
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        rows = self._read(self._schema.session_and_user, (self._digest(session_token),))
-        if not rows:
-            return None
-        session, user = self._schema.tables[SESSION], self._schema.tables[USER]
-        row = rows[0]
-        return SessionAndUser(
-            self._record(session, row[: session.width], session_token),
-            self._record(user, row[session.width :]),
-        )
-
-    def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
+        # The hot path of every application: no generality that costs, each line measured.
+        if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
+            digest = self._digest(session_token)
+            rows = self._read(self._schema.session_and_user, (digest,))
+            return self._found(rows[0], session_token) if rows else None
         try:
-            return table.record(row, secret)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            if self._connection is None:
+                self._ready()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None and (self._copied_by_fork or self._still_true()):
+                return found
+            row = self._row(self._schema.session_and_user, (self._digest(session_token),))
+            found = None if row is None else self._found(row, session_token)
+            if found is not None and recent.size and self._depth == 0:
+                # Read after the version under which all is kept: had another connection committed in
+                # between, the next hit would see that. So a miss need not ask for the version.
+                recent.keep(session_token, found)
+            return found
+        finally:
+            self._lock.release()
+
+    def _still_true(self) -> bool:
+        """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        version = self._row(DATA_VERSION)
+        if version == self._version:
+            return True
+        self._recent.clear()
+        self._version = version
+        return False
+
+    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        try:
+            return self._schema.found(row, session_token)
+        except NOT_OURS as error:
             what = type(error).__name__
-        # Outside, so that no __context__ holds the value: it may be a token.
-        raise self._trouble(f"holds a value in {table.entity.plural} that is not ours ({what}); restore a backup")
+        raise self._not_ours("sessions or users", what)
+
+    def _record(self, table: Table, row: Sequence[Any]) -> Any:
+        try:
+            return table.record(row)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours(table.entity.plural, what)
+
+    def _not_ours(self, where: str, what: str) -> StorageError:
+        """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
+        the value, which may be a token."""
+        return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         self._run(table.put, table.row(key, record))
 
     def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._forget(entity, key)
         self._run(self._schema.tables[entity].rekey, (*new, *key))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         rows = self._run(table.delete, key)
         return self._record(table, rows[0]) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
+        if entity is SESSION:
+            self._forget(USER, (group,))
         self._run(self._schema.tables[entity].delete_group, (group,))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        return len(self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit)))
+        gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
+        for digest in gone:
+            self._forget(entity, digest)
+        return len(gone)
 
     def _begin(self, depth: int) -> None:
         self._ready()
@@ -1418,6 +1526,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
 
     def _load(self, state: Any) -> None:
+        self._recent.clear()
         for table in self._schema.tables.values():
             self._run(table.delete_all)
         for entity, rows in state.items():
@@ -1455,6 +1564,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 if connection is not None:
                     connection.close()
             self._reader = self._connection = None
+            self._recent.clear()  # another connection's data_version is no measure for it
+            self._version = None
 
     def _release(self) -> None:
         with self._reader_lock:
@@ -1462,6 +1573,9 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding a row raises that this package did not write."""
 
 
 def _never_close(connections: Any) -> None:
@@ -1575,14 +1689,21 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         with self._lock:
             self._require_open()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None:
+                return found
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
             user = self._shelves[USER].records.get((session.user_id,))
             if user is None:  # in a shelf that somebody mended by hand
                 return None
-        session = dataclasses.replace(session, session_token=session_token)
-        return SessionAndUser(fresh(session), fresh(user))
+            session = dataclasses.replace(session, session_token=session_token)
+            found = SessionAndUser(fresh(session), fresh(user))
+            if recent.size and self._depth == 0:
+                recent.keep(session_token, found)
+        return found
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
@@ -1598,6 +1719,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return fresh(old)
 
     def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
+        self._forget(entity, key)
         # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
         self._undo.append((entity, key, old))
         self._shelves[entity].change(key, new)
