@@ -518,11 +518,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return user  # type: ignore[no-any-return]
 
     def get_user(self, user_id: str) -> UserT | None:
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         return None if key is None else self._get(USER, (key,))
 
     def get_user_by_email(self, email: str) -> UserT | None:
-        if len(_text("email", email)) > MAX_KEY_LENGTH or (key := email_key(email)) is None:
+        if not self._fits("email", email) or (key := email_key(email)) is None:
             return None
         return next(iter(self._find(USER, key).values()), None)
 
@@ -532,7 +532,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def update_user(self, user_id: str, **changes: Any) -> UserT:
         changes = self._checked(USER, changes, fixed=("id",))
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         with self.transaction():
             user = None if key is None else self._get(USER, (key,))
             if user is None:
@@ -544,7 +544,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return updated  # type: ignore[no-any-return]
 
     def delete_user(self, user_id: str) -> UserT | None:
-        if (key := storable(_text("user_id", user_id))) is None:
+        if (key := self._asked("user_id", user_id)) is None:
             return None
         with self.transaction():
             for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
@@ -609,10 +609,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def list_accounts(self, user_id: str) -> list[AccountT]:
         return self._list(ACCOUNT, user_id)
 
-    @staticmethod
-    def _account_key(provider: str, provider_account_id: str) -> tuple[str, str] | None:
-        first = storable(_text("provider", provider))
-        second = storable(_text("provider_account_id", provider_account_id))
+    def _account_key(self, provider: str, provider_account_id: str) -> tuple[str, str] | None:
+        first = self._asked("provider", provider)
+        second = self._asked("provider_account_id", provider_account_id)
         return None if first is None or second is None else (first, second)
 
     # -- sessions
@@ -642,7 +641,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
-            return None if _text("session_token", session_token) else None
+            return None if self._fits("session_token", session_token) else None  # for its errors alone
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)
@@ -700,7 +699,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _revoke(self, user_id: str, ends: Callable[[Any, Any], bool]) -> int:
         """Remove the user's sessions for which ``ends(key, session)``; how many of them were live."""
-        if (owner := storable(_text("user_id", user_id))) is None:
+        if (owner := self._asked("user_id", user_id)) is None:
             return 0
         count = 0
         with self.transaction():
@@ -730,7 +729,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             raise self._conflict(SESSION, "session_token")
 
     def _session_key(self, session_token: str) -> tuple[bytes] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
+        if not self._fits("session_token", session_token):
             return None
         return (self._digest(session_token),)
 
@@ -762,7 +761,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationTokenT | None:
         group = self._identifier_group(identifier)
-        if len(_text("token", token)) > MAX_KEY_LENGTH or group is None:
+        if not self._fits("token", token) or group is None:
             return None
         with self.transaction():
             used = self._live(self._remove(VERIFICATION_TOKEN, (group, self._digest(token))))
@@ -776,9 +775,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             self._remove_group(VERIFICATION_TOKEN, group)
         return len(live)
 
-    @staticmethod
-    def _identifier_group(identifier: str) -> str | None:
-        return identifier_key(identifier) if len(_text("identifier", identifier)) <= MAX_KEY_LENGTH else None
+    def _identifier_group(self, identifier: str) -> str | None:
+        return identifier_key(identifier) if self._fits("identifier", identifier) else None
 
     # -- authenticators
 
@@ -807,7 +805,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return made  # type: ignore[no-any-return]
 
     def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
-        key = storable(_text("credential_id", credential_id))
+        key = self._asked("credential_id", credential_id)
         return None if key is None else self._get(AUTHENTICATOR, (key,))
 
     def list_authenticators_by_user_id(self, user_id: str) -> list[AuthenticatorT]:
@@ -815,7 +813,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
         changes = self._checked(AUTHENTICATOR, {"counter": counter})
-        key = storable(_text("credential_id", credential_id))
+        key = self._asked("credential_id", credential_id)
         with self.transaction():
             found = None if key is None else self._get(AUTHENTICATOR, (key,))
             if found is None:
@@ -836,6 +834,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def purge_expired(self, *, limit: int | None = None) -> Purged:
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
+        self._require_open()
         now = self._now()
         counts = []
         for entity in (SESSION, VERIFICATION_TOKEN):
@@ -1014,11 +1013,21 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return hmac.digest(self._secret, data, "sha256")
 
     def _list(self, entity: Entity, user_id: str) -> list[Any]:
-        owner = storable(_text("user_id", user_id))
+        owner = self._asked("user_id", user_id)
         return [] if owner is None else list(self._find(entity, owner).values())
 
+    def _fits(self, name: str, text: str) -> bool:
+        """Whether a store could hold so long a text as a key. TypeError if it is none; ClosedError."""
+        self._require_open()
+        return len(_text(name, text)) <= MAX_KEY_LENGTH
+
+    def _asked(self, name: str, text: str) -> str | None:
+        """``text`` as a key to look for; None if no store could hold it. TypeError, ClosedError."""
+        self._require_open()
+        return storable(_text(name, text))
+
     def _require_user(self, user_id: str) -> None:
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         if key is None or self._get(USER, (key,)) is None:
             raise self._not_found(USER, user_id)
 
@@ -1062,8 +1071,6 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _before_fork(self) -> None:
         self._locked_for_fork = self._lock.acquire(timeout=FORK_PATIENCE)
-        if self._locked_for_fork and self._depth == 0:
-            self._suspend()
 
     def _after_fork_in_parent(self) -> None:
         if self._locked_for_fork:
@@ -1143,9 +1150,6 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def _check_storage(self) -> list[str]:
         """Problems below the level of records."""
         return []
-
-    def _suspend(self) -> None:
-        """Let go of what a child process must not inherit; taken up again at the next use."""
 
     def _release(self) -> None:
         """Let go of everything, for good."""
@@ -1544,12 +1548,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
 
     def _before_fork(self) -> None:
+        super()._before_fork()  # the two locks in the order in which close() takes them
         self._reader_lock.acquire()  # held for a query at the most
-        super()._before_fork()
+        if self._locked_for_fork and self._depth == 0:
+            self._suspend()
 
     def _after_fork_in_parent(self) -> None:
-        super()._after_fork_in_parent()
         self._reader_lock.release()
+        super()._after_fork_in_parent()
 
     def _after_fork_in_child(self) -> None:
         super()._after_fork_in_child()
@@ -1559,6 +1565,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             self._connection = self._reader = None
 
     def _suspend(self, *, really: bool = False) -> None:
+        """Let go of what a child process must not inherit; taken up again at the next use."""
         if really or not self._copied_by_fork:
             for connection in (self._reader, self._connection):
                 if connection is not None:

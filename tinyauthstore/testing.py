@@ -2267,6 +2267,16 @@ class LifecycleContract(Contract):
         with pytest.raises(ClosedError):
             store.get_user("x")
 
+    @each({"empty": "", "half a character": SURROGATE, "too long": "x" * 10_000})
+    def test_a_closed_adapter_says_so_whatever_is_asked(self, store: Any, case: Any) -> None:
+        """Also where the answer could only be nothing: it is a programmer's mistake all the same."""
+        store.close()
+        for look in (store.get_user, store.get_user_by_email, store.get_session_and_user, store.list_accounts):
+            with pytest.raises(ClosedError):
+                look(case)
+        with pytest.raises(ClosedError):
+            store.purge_expired(limit=0)
+
     def test_an_adapter_left_open_warns(self, make_adapter: Call, wrap: Call) -> None:
         """So that leaks show in tests, before they fail on Windows. [cpython#135333]"""
         with warnings.catch_warnings():
