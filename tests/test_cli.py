@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tinyauthstore import SQLiteAdapter, __version__
+from tinyauthstore import ShelveAdapter, SQLiteAdapter, __version__
 from tinyauthstore.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,24 +78,25 @@ def test_the_demo_ends_with_the_look_up_it_measured(printed: str) -> None:
     assert 0.05 < float(measured) < 10_000
 
 
-@pytest.mark.parametrize("target", ["memory:", "sqlite:///:memory:", "sqlite:///new.db"])
+@pytest.mark.parametrize("target", ["memory:", "sqlite:///:memory:", "sqlite:///new.db", "shelve:new"])
 def test_the_demo_runs_on_any_target(target: str, tmp_path: Path) -> None:
     finished = run("demo", target, cwd=tmp_path)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "Purged(sessions=1, verification_tokens=1)" in finished.stdout
 
 
+@pytest.mark.parametrize("adapter, scheme", [(SQLiteAdapter, "sqlite:///"), (ShelveAdapter, "shelve://")])
 def test_the_demo_never_touches_a_store_that_exists(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: Any, scheme: str
 ) -> None:
-    path = tmp_path / "auth.db"
-    with SQLiteAdapter(path) as store:
+    path = tmp_path / "auth"
+    with adapter(path) as store:
         user = store.create_user(email="ada@example.com")
-    before = path.read_bytes()
-    assert main(["demo", f"sqlite:///{path}"]) == 2
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert main(["demo", f"{scheme}{path}"]) == 2
     assert f"{path} exists already" in capsys.readouterr().err
-    assert path.read_bytes() == before
-    with SQLiteAdapter(path) as store:
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    with adapter(path) as store:
         assert store.get_user_by_email("ada@example.com") == user
 
 

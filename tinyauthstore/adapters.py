@@ -7,7 +7,8 @@ does: Auth.js's adapter interface in Python, and what an application needs beyon
 Ours share one: ``_Store`` holds everything that must not differ between them (defaults,
 validation, normal forms, digests, expiry, conflicts). What differs is storage, said in a dozen verbs
 (``_get``, ``_find``, ``_put``, ``_remove``, ... ``_begin``, ``_commit``, ``_rollback``), which
-``SQLiteAdapter`` and ``MemoryAdapter`` implement side by side. Every write runs inside a transaction
+``SQLiteAdapter`` and ``MemoryAdapter`` implement side by side; ``ShelveAdapter`` is a ``MemoryAdapter``
+that journals what it commits. Every write runs inside a transaction
 that holds the store's lock, so the shared code may read, decide and write.
 
 Times are aware UTC datetimes, ages are seconds. A look-up answers None for whatever a stranger may
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import hashlib
+import itertools
 import os
 import stat
 import threading
@@ -26,7 +29,8 @@ import time
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
@@ -34,17 +38,18 @@ from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 
 from .errors import (
-    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
-    StorageError,
+    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, LockedError,
+    NotFoundError, StorageError,
 )
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, email_key, fields_of, fresh, identifier_key,
-    session_id, storable,
+    User, UserT, VerificationToken, VerificationTokenT, as_json, containers, email_key, fields_of, fresh,
+    identifier_key, session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
+    Table, schema_for,
     to_microseconds,
 )
 
@@ -62,8 +67,13 @@ T = TypeVar("T")
 DAY = 24 * 60 * 60
 """Seconds."""
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 PURGE_BATCH = 100
 """Expired records of one kind that a single write removes at most, besides its own work."""
+
+AT_ONCE = 100
+"""Records that a look-up on an event loop reads at most: about a millisecond's worth."""
 
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
@@ -314,6 +324,7 @@ class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, 
     verification_max_age: float | timedelta
     purge_interval: float | timedelta | None
     secret: str | bytes | None
+    cache_size: int
     clock: Callable[[], datetime] | None
     new_id: Callable[[], str] | None
     new_token: Callable[[], str] | None
@@ -359,13 +370,52 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _utf8(text: str | bytes) -> bool:
+    """Whether it is bytes, or text without lone surrogates."""
+    return isinstance(text, bytes) or text.isascii() or text.encode("utf-8", "ignore").decode() == text
+
+
 def _brief(text: str) -> str:
     """An id for an error message: printable, and short even if somebody sent megabytes."""
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class _Recent:
+    """Sessions just looked up, with their users, by the token that was presented.
+
+    Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
+    rolled back), and clears all when somebody else may have written. Absence is never kept. When full,
+    the oldest entry makes room.
+    """
+
+    __slots__ = ("size", "found", "_tokens")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self._tokens: dict[str, str] = {}  # by the session's id
+
+    # A signal's handler may raise between any two lines: what is in ``found`` is in ``_tokens`` all the while.
+
+    def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
+        if len(self.found) >= self.size:
+            _, oldest = self.found.popitem(last=False)
+            self._tokens.pop(oldest.session.id, None)
+        self._tokens[found[0].id] = token
+        self.found[token] = found
+
+    def evict(self, session_id: str) -> None:
+        if (token := self._tokens.get(session_id)) is not None:
+            self.found.pop(token, None)
+            del self._tokens[session_id]
+
+    def clear(self) -> None:
+        self.found.clear()
+        self._tokens.clear()
+
+
 class WouldWait(Exception):
-    """A look-up asked for at once would have had to wait. Never leaves the package."""
+    """A look-up asked for at once would have had to wait, or to read much. Never leaves the package."""
 
 
 class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -389,6 +439,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
         secret: str | bytes | None = None,
+        cache_size: int = 10_000,
         clock: Callable[[], datetime] | None = None,
         new_id: Callable[[], str] | None = None,
         new_token: Callable[[], str] | None = None,
@@ -401,6 +452,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
+        ``cache_size``: how many sessions just looked up are kept in this process's memory, and served
+        only while nobody has written since; 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -421,9 +474,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         )
         self._verification_max_age = _age("verification_max_age", verification_max_age)
         self._purge_interval = None if purge_interval is None else _age("purge_interval", purge_interval)
-        self._secret = secret.encode() if isinstance(secret, str) else secret
-        if self._secret is not None and not (isinstance(self._secret, bytes) and self._secret):
-            raise ValueError("secret must be a str or bytes, not empty; None goes without")
+        self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
+        if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
+            raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
@@ -434,8 +487,13 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._lock = threading.RLock()
         self._depth = 0  # of nested transactions; read and written only under the lock
         self._hurry = threading.local()  # .on in a thread that must not wait
-        self._lost = False
+        self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
+        # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
+        shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
+        self._recent = _Recent(cache_size if shareable else 0)
 
     # -- users
 
@@ -492,8 +550,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
                 self._remove_group(entity, key)
             user: UserT | None = self._remove(USER, (key,))
-            if user is not None and (address := USER.group_of(user)) is not None:
-                self._remove_group(VERIFICATION_TOKEN, address)
+            if user is not None and user.email is not None:
+                # The address as an identifier too: without an @ it is one that is compared exactly.
+                for address in {email_key(user.email), identifier_key(user.email)}:
+                    self._remove_group(VERIFICATION_TOKEN, address or "")
         return user
 
     def _refuse_taken_email(self, user: User) -> None:
@@ -521,7 +581,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             except InvalidFieldError:  # a provider's whim must not keep somebody from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
-        extra = named["extra"].check(extra)
+        extra = named["extra"].check(as_json(extra))
         key = (values["provider"], values["provider_account_id"])
         with self.transaction():
             self._require_user(user_id)
@@ -575,17 +635,17 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
         with self.transaction():
             self._require_user(user_id)
-            if self._live(self._get(SESSION, (digest,))) is not None:
-                raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, (digest,))  # an expired one is absent, whether purged yet or not
+            self._make_room(digest)
             self._put(SESSION, (digest,), dataclasses.replace(session, session_token=""))
             self._purge_some(now)
         return session  # type: ignore[no-any-return]
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
-            return None
+        if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
+            return None if _text("session_token", session_token) else None
         found = self._get_session_and_user(session_token)
+        if found is not None and self._absolute_age is not None:
+            found = SessionAndUser(self._within_absolute_age(found.session), found.user)
         return found if found is not None and found.session.expires > self._clock() else None
 
     def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
@@ -596,9 +656,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def touch_session(self, session_token: str) -> SessionT | None:
         def extended(session: Any) -> Any:
             now = self._now()
-            if now < session.expires - self._max_age + self._update_age:
+            extended = _later(now, self._max_age)
+            # Auth.js's rule, expires - max_age + update_age > now, in terms that cannot overflow.
+            if extended < _later(session.expires, self._update_age):
                 return session
-            return dataclasses.replace(session, expires=_later(now, self._max_age))
+            return dataclasses.replace(session, expires=extended)
 
         return self._rewrite_session(session_token, extended)
 
@@ -611,11 +673,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            if self._get(SESSION, (digest,)) is not None:
-                raise self._conflict(SESSION, "session_token")
-            self._remove(SESSION, key)
-            session = dataclasses.replace(session, id=session_id(digest))
-            self._put(SESSION, (digest,), session)
+            self._make_room(digest)
+            self._rekey(SESSION, key, (digest,))
+        session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
 
     def delete_session(self, session_token: str) -> SessionT | None:
@@ -626,8 +686,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return None if session is None else dataclasses.replace(session, session_token=session_token)
 
     def list_sessions(self, user_id: str) -> list[SessionT]:
-        live = [session for session in self._list(SESSION, user_id) if self._live(session) is not None]
-        return sorted(live, key=lambda session: (session.created_at, session.id), reverse=True)
+        listed = map(self._live, self._list(SESSION, user_id))
+        live = [session for session in listed if session is not None]
+        return sorted(live, key=lambda session: (session.created_at or _LONG_AGO, session.id), reverse=True)
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
         _text("session_id", session_id)
@@ -663,12 +724,18 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                     self._put(SESSION, key, session)
         return None if session is None else dataclasses.replace(session, session_token=session_token)
 
+    def _make_room(self, digest: bytes) -> None:
+        """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
+        if self._live(self._remove(SESSION, (digest,))) is not None:
+            raise self._conflict(SESSION, "session_token")
+
     def _session_key(self, session_token: str) -> tuple[bytes] | None:
         if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
             return None
         return (self._digest(session_token),)
 
     def _within_absolute_age(self, session: Any) -> Any:
+        """The session, expiring no later than the absolute age demands, which may be lower than it once was."""
         if self._absolute_age is None or session.created_at is None:
             return session
         end = _later(session.created_at, self._absolute_age)
@@ -798,14 +865,13 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        if getattr(self._hurry, "on", False):
-            raise WouldWait  # for a disk, for another writer
+        self._about_to_wait()  # for a disk, for another writer
         with self._lock:
             self._require_open()
             depth = self._depth
             self._begin(depth)
-            self._depth = depth + 1
             try:
+                self._depth = depth + 1  # in here: an interrupt must not leave it behind
                 yield self
                 self._require_open()
                 self._commit(depth)
@@ -824,36 +890,44 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             raise TypeError("restore takes what snapshot() of a store of the same kind and models returned")
         with self.transaction():
             self._load(snapshot.state)
+        self._purged_at = None  # what was purged since may be back
 
     def _kind(self) -> tuple[Any, ...]:
         return (type(self), *self._models.values())
 
     def check(self) -> list[str]:
-        problems = []
-        with self.transaction():
-            problems += self._check_storage()
-            if problems:  # what cannot be read cannot be judged
-                return problems
-            users = {key[0] for key in self._all(USER)}
-            for entity in ENTITIES:
-                groups: dict[str, set[Any]] = {}
-                for key, record in self._all(entity).items():
-                    where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
-                    for f in fields_of(type(record)):
-                        if f.name in entity.withheld:
-                            continue
-                        try:
-                            f.check(getattr(record, f.name))
-                        except InvalidFieldError as error:
-                            problems.append(f"{where}: {error}")
-                    if hasattr(record, "user_id") and record.user_id not in users:
-                        problems.append(f"{where}: its user {_brief(record.user_id)} does not exist")
-                    if (group := entity.group_of(record)) is not None:
-                        groups.setdefault(group, set()).add(key)
-                for group, keys in groups.items():
-                    for key in keys ^ set(self._find(entity, group)):
-                        problems.append(f"{entity.name}s: {_brief(group)} is not the {entity.group} of its record")
-        return problems
+        self._require_open()
+        try:
+            with self.transaction():
+                problems = self._check_storage()
+                return problems or [problem for entity in ENTITIES for problem in self._check_entity(entity)]
+        except BusyError:
+            raise
+        except StorageError as error:  # what cannot be read cannot be judged
+            return [str(error)]
+
+    def _check_entity(self, entity: Entity) -> Iterator[str]:
+        try:
+            records = self._all(entity)
+        except StorageError as error:
+            yield str(error)
+            return
+        groups: dict[str, set[Any]] = {}
+        for key, record in records.items():
+            where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
+            for f in fields_of(type(record)):
+                try:
+                    if f.name not in entity.withheld:
+                        f.check(getattr(record, f.name))
+                except InvalidFieldError as error:
+                    yield f"{where}: {error}"
+            if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
+                yield f"{where}: its user {_brief(record.user_id)} does not exist"
+            if (group := entity.group_of(record)) is not None:
+                groups.setdefault(group, set()).add(key)
+        for group, keys in groups.items():
+            for key in keys ^ set(self._find(entity, group)):
+                yield f"{entity.name} {_brief(str(key[0]))}: {_brief(group)} is not its {entity.group}"
 
     def close(self) -> None:
         with self._lock:
@@ -871,7 +945,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        if not getattr(self, "_closed", True) and self._lost is None:
             try:
                 warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
             finally:  # a warning may be an error
@@ -885,31 +959,49 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def _require_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} is closed; create a new one")
-        if self._lost:
-            raise StorageError(
-                "this process was forked while a transaction was open in its parent: only the parent can"
-                " finish it; fork outside of transaction()"
-            )
+        if self._lost is not None:
+            raise self._lost()
 
     def _at_once(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
         """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
         if self._copied_by_fork and not self._lock.acquire(blocking=False):
             raise WouldWait
-        self._hurry.on = True
         try:
+            self._hurry.on = True
             return method(*arguments, **fields)
         finally:
             self._hurry.on = False
             if self._copied_by_fork:
                 self._lock.release()
 
+    def _about_to_wait(self) -> None:
+        """WouldWait, in a thread that must not."""
+        if getattr(self._hurry, "on", False):
+            raise WouldWait
+
     # -- small change
 
+    def _forget(self, entity: Entity, key: tuple[Any, ...]) -> None:
+        """Evict from ``_recent`` what a write to that record touches: a session, or all of a user's."""
+        if entity is SESSION:
+            self._recent.evict(session_id(key[0]))
+        elif entity is USER and self._recent.found:
+            try:
+                sessions = self._find(SESSION, key[0])
+            except StorageError:  # what cannot be read can still be written, or deleted
+                self._recent.clear()
+                return
+            for session in sessions.values():
+                self._recent.evict(session.id)
+
     def _now(self) -> datetime:
-        return self._clock()
+        """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
+        return self._clock().astimezone(UTC)
 
     def _live(self, record: Any) -> Any:
         """``record`` unless it is None or expired (at ``expires`` exactly it is)."""
+        if isinstance(record, Session):
+            record = self._within_absolute_age(record)
         return record if record is not None and record.expires > self._clock() else None
 
     def _digest(self, token: str) -> bytes:
@@ -937,7 +1029,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
     ) -> Any:
         """A valid record from the fields given and the defaults of the others."""
-        values.update(self._checked(entity, custom, fixed=fixed + tuple(values)))
+        values.update(self._checked(entity, custom, fixed=fixed))
         model = self._models[entity]
         for f in fields_of(model):
             values[f.name] = f.check(values[f.name]) if f.name in values else self._default(f)
@@ -975,10 +1067,17 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _after_fork_in_parent(self) -> None:
         if self._locked_for_fork:
+            self._locked_for_fork = False
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._lost = not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork)
+        if not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork):
+            self._lost = functools.partial(
+                StorageError,
+                "this process was forked while a transaction was open in its parent: only the parent can"
+                " finish it; fork outside of transaction()",
+            )
+        self._locked_for_fork = False
         self._lock = threading.RLock()
 
     # -- storage: what differs between the stores
@@ -1004,6 +1103,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     @abstractmethod
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         """Insert the record, or replace the one with that key."""
+
+    @abstractmethod
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        """File the record with that key under a new one that is free."""
 
     @abstractmethod
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
@@ -1052,17 +1155,24 @@ _open_stores: weakref.WeakSet[_Store[Any, Any, Any, Any, Any]] = weakref.WeakSet
 
 if hasattr(os, "register_at_fork"):
 
-    def _at_fork(name: str) -> Callable[[], None]:
-        def tell_all() -> None:
-            for store in list(_open_stores):
-                getattr(store, name)()
+    _forking: list[_Store[Any, Any, Any, Any, Any]] = []  # those that were told before; others may open meanwhile
 
-        return tell_all
+    def _before_fork() -> None:
+        for store in list(_open_stores):
+            store._before_fork()
+            _forking.append(store)
+
+    def _after_fork_in_parent() -> None:
+        while _forking:
+            _forking.pop()._after_fork_in_parent()
+
+    def _after_fork_in_child() -> None:
+        _forking.clear()
+        for store in list(_open_stores):  # one that opened in between was not told: it refuses from now on
+            store._after_fork_in_child()
 
     os.register_at_fork(
-        before=_at_fork("_before_fork"),
-        after_in_parent=_at_fork("_after_fork_in_parent"),
-        after_in_child=_at_fork("_after_fork_in_child"),
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
 
 
@@ -1100,7 +1210,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             found = "none" if sqlite3 is None else f"SQLite {sqlite3.sqlite_version}"
             raise StorageError(
                 f"SQLiteAdapter needs SQLite {'.'.join(map(str, MINIMUM_SQLITE))} or newer, and this Python"
-                f" has {found}; MemoryAdapter needs none"
+                f" has {found}; ShelveAdapter (a directory) and MemoryAdapter need none"
             )
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
@@ -1116,12 +1226,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._version: Any = None  # of the data, before what is in _recent was read
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
                 self._reach_file(create=synchronize)
             self._connection = self._connect()
             self._prepare(synchronize)
+            self._version = self._row(DATA_VERSION)
         except BaseException:
             self._suspend(really=True)
             raise
@@ -1150,7 +1262,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 folder = os.path.dirname(self._path)
                 reason = f"the directory {folder} does not exist; create it first"
                 if os.path.isdir(folder):
-                    reason = "it does not exist; synchronize=True would create it"
+                    reason = "no file can be made there" if create else "it does not exist; synchronize=True would create it"
             raise self._trouble(f"cannot be opened: {reason}") from error
         if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(self._path), os.W_OK):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
@@ -1183,10 +1295,13 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
+        self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
         tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        found = self._run(INSPECT)
+        self._run("COMMIT")
         if application_id != APPLICATION_ID and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
@@ -1197,7 +1312,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 f"was written by a newer tinyauthstore (schema {user_version}, this one knows {USER_VERSION});"
                 " upgrade the package"
             )
-        statements, missing, wrong = self._schema.differences(self._run(INSPECT))
+        _, missing, wrong = self._schema.differences(found)
         if wrong:
             raise self._trouble(
                 f"does not fit the models: {'; '.join(wrong)}; rename the field or convert the column"
@@ -1225,17 +1340,35 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         deadline = None
         while True:
             try:
-                return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+                cursor = (connection or self._connection).execute(sql, parameters)  # type: ignore[union-attr]
+                rows = cursor.fetchmany(AT_ONCE + 1)
+                if len(rows) > AT_ONCE:
+                    self._about_to_wait()
+                    rows += cursor.fetchall()
+                return rows
+            except UnicodeDecodeError:
+                garbled = True
             except sqlite3.Error as error:
+                # The message quotes the value, which may be a token: neither it nor the cause is passed on.
+                garbled = str(error).startswith("Could not decode")
                 now = time.monotonic()
                 deadline = deadline or now + self._timeout
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not garbled and (not busy or now >= deadline):
                     raise self._translated(error) from error
-                if getattr(self._hurry, "on", False):
-                    raise WouldWait from error
+            if garbled:
+                raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
+            self._about_to_wait()
             import random
 
             time.sleep(random.uniform(0, 0.002))
+
+    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
+        try:
+            return self._connection.execute(sql, parameters).fetchone()  # type: ignore[union-attr]
+        except sqlite3.Error:
+            return next(iter(self._run(sql, parameters)), None)
 
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -1258,12 +1391,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._require_open()
         if self._connection is None:  # closed before a fork()
             self._connection = self._connect()
+            self._version = self._row(DATA_VERSION)
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
         if not self._lock.acquire(blocking=self._copied_by_fork):
-            if not self._reader_lock.acquire(blocking=not getattr(self._hurry, "on", False)):
-                raise WouldWait
+            if not self._reader_lock.acquire(blocking=False):
+                self._about_to_wait()
+                self._reader_lock.acquire()
             try:
                 self._require_open()
                 if self._reader is None:
@@ -1295,36 +1430,81 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {row[:parts]: self._record(table, row[parts:]) for row in rows}
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        rows = self._read(self._schema.session_and_user, (self._digest(session_token),))
-        if not rows:
-            return None
-        session, user = self._schema.tables[SESSION], self._schema.tables[USER]
-        row = rows[0]
-        return SessionAndUser(
-            self._record(session, row[: session.width], session_token),
-            self._record(user, row[session.width :]),
-        )
-
-    def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
+        # The hot path of every application: no generality that costs, each line measured.
+        if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
+            digest = self._digest(session_token)
+            rows = self._read(self._schema.session_and_user, (digest,))
+            return self._found(rows[0], session_token) if rows else None
         try:
-            return table.record(row, secret)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise self._trouble(f"holds a value in {table.entity.plural} that is not ours: {error}") from error
+            if self._connection is None:
+                self._ready()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None and (self._copied_by_fork or self._still_true()):
+                return found
+            row = self._row(self._schema.session_and_user, (self._digest(session_token),))
+            found = None if row is None else self._found(row, session_token)
+            if found is not None and recent.size and self._depth == 0:
+                # Read after the version under which all is kept: had another connection committed in
+                # between, the next hit would see that. So a miss need not ask for the version.
+                recent.keep(session_token, found)
+            return found
+        finally:
+            self._lock.release()
+
+    def _still_true(self) -> bool:
+        """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        version = self._row(DATA_VERSION)
+        if version == self._version:
+            return True
+        self._recent.clear()
+        self._version = version
+        return False
+
+    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        try:
+            return self._schema.found(row, session_token)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours("sessions or users", what)
+
+    def _record(self, table: Table, row: Sequence[Any]) -> Any:
+        try:
+            return table.record(row)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours(table.entity.plural, what)
+
+    def _not_ours(self, where: str, what: str) -> StorageError:
+        """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
+        the value, which may be a token."""
+        return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         self._run(table.put, table.row(key, record))
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._forget(entity, key)
+        self._run(self._schema.tables[entity].rekey, (*new, *key))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         rows = self._run(table.delete, key)
         return self._record(table, rows[0]) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
+        if entity is SESSION:
+            self._forget(USER, (group,))
         self._run(self._schema.tables[entity].delete_group, (group,))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        return len(self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit)))
+        gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
+        for digest in gone:
+            self._forget(entity, digest)
+        return len(gone)
 
     def _begin(self, depth: int) -> None:
         self._ready()
@@ -1346,6 +1526,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
 
     def _load(self, state: Any) -> None:
+        self._recent.clear()
         for table in self._schema.tables.values():
             self._run(table.delete_all)
         for entity, rows in state.items():
@@ -1356,9 +1537,11 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         try:
             found = [text for (text,) in self._run("PRAGMA integrity_check") if text != "ok"]
             broken = self._run("PRAGMA foreign_key_check")
+            stray = self._run(STRAY_EMAIL_KEYS)
         except StorageError as error:
             return [str(error)]
-        return found + [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        found += [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
+        return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
 
     def _before_fork(self) -> None:
         self._reader_lock.acquire()  # held for a query at the most
@@ -1371,8 +1554,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _after_fork_in_child(self) -> None:
         super()._after_fork_in_child()
         self._reader_lock = threading.Lock()
-        if self._lost:  # the connection is the parent's: not even closing it is safe here
-            _never_closed.append((self._connection, self._reader))
+        if self._lost:
+            _never_close((self._connection, self._reader))
             self._connection = self._reader = None
 
     def _suspend(self, *, really: bool = False) -> None:
@@ -1381,6 +1564,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 if connection is not None:
                     connection.close()
             self._reader = self._connection = None
+            self._recent.clear()  # another connection's data_version is no measure for it
+            self._version = None
 
     def _release(self) -> None:
         with self._reader_lock:
@@ -1388,6 +1573,25 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding a row raises that this package did not write."""
+
+
+def _never_close(connections: Any) -> None:
+    """Keep a parent's connections from being closed in the child, its end included.
+
+    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using:
+    its transaction was measured to be destroyed. One reference too many outlives even the clearing
+    of modules at exit; nothing but the C API gives it.
+    """
+    _never_closed.append(connections)
+    try:
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
+    except (ImportError, AttributeError):  # a Python without ctypes: safe until its very end
+        pass
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -1408,13 +1612,27 @@ class _Shelf:
             [] if entity in (SESSION, VERIFICATION_TOKEN) else None
         )
 
-    def change(self, key: tuple[Any, ...], record: Any) -> Any:
-        """Put the record there, or nothing if it is None; returns what was there."""
+    def fill(self, records: dict[tuple[Any, ...], Any]) -> None:
+        """Take over all the records of an empty shelf."""
+        self.records = records
+        for key, record in records.items():
+            if (group := self.entity.group_of(record)) is not None:
+                self.groups.setdefault(group, {})[key] = None
+        self._sort_due()
+
+    def _sort_due(self) -> None:
+        if self.due is not None:
+            self.due = [(record.expires, key) for key, record in self.records.items()]
+            heapify(self.due)
+
+    def change(self, key: tuple[Any, ...], record: Any) -> None:
+        """Put the record there, or nothing if it is None; also where an earlier change was interrupted."""
         old = self.records.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
-            del self.groups[group][key]
-            if not self.groups[group]:
-                del self.groups[group]
+            members = self.groups.get(group, {})
+            members.pop(key, None)
+            if not members:
+                self.groups.pop(group, None)
         if record is not None:
             self.records[key] = record
             if (group := self.entity.group_of(record)) is not None:
@@ -1422,9 +1640,7 @@ class _Shelf:
             if self.due is not None:
                 heappush(self.due, (record.expires, key))
                 if len(self.due) > 2 * len(self.records) + 64:
-                    self.due = [(live.expires, other) for other, live in self.records.items()]
-                    heapify(self.due)
-        return old
+                    self._sort_due()
 
 
 class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -1459,7 +1675,10 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         with self._lock:
             self._require_open()
             shelf = self._shelves[entity]
-            found = {key: shelf.records[key] for key in sorted(shelf.groups.get(group, ()))}
+            keys = shelf.groups.get(group, ())
+            if len(keys) > AT_ONCE:
+                self._about_to_wait()
+            found = {key: shelf.records[key] for key in sorted(keys)}
         return {key: fresh(record) for key, record in found.items()}
 
     def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
@@ -1470,21 +1689,40 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         with self._lock:
             self._require_open()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None:
+                return found
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
-            user = self._shelves[USER].records[(session.user_id,)]
-        session = dataclasses.replace(session, session_token=session_token)
-        return SessionAndUser(fresh(session), fresh(user))
+            user = self._shelves[USER].records.get((session.user_id,))
+            if user is None:  # in a shelf that somebody mended by hand
+                return None
+            session = dataclasses.replace(session, session_token=session_token)
+            found = SessionAndUser(fresh(session), fresh(user))
+            if recent.size and self._depth == 0:
+                recent.keep(session_token, found)
+        return found
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        self._undo.append((entity, key, self._shelves[entity].change(key, fresh(record))))
+        self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        old = self._shelves[entity].change(key, None)
-        if old is not None:
-            self._undo.append((entity, key, old))
-        return old
+        old = self._shelves[entity].records.get(key)
+        if old is None:
+            return None
+        self._change(entity, key, old, None)
+        return fresh(old)
+
+    def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
+        self._forget(entity, key)
+        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
+        self._undo.append((entity, key, old))
+        self._shelves[entity].change(key, new)
 
     def _remove_group(self, entity: Entity, group: str) -> None:
         for key in list(self._shelves[entity].groups.get(group, ())):
@@ -1501,16 +1739,14 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return count
 
     def _begin(self, depth: int) -> None:
-        self._marks.append(len(self._undo))
+        self._marks[depth:] = [len(self._undo)]
 
     def _commit(self, depth: int) -> None:
-        self._marks.pop()
         if depth == 0:
             self._undo.clear()
 
     def _rollback(self, depth: int) -> None:
-        mark = self._marks.pop()
-        while len(self._undo) > mark:
+        while len(self._undo) > self._marks[depth]:
             entity, key, old = self._undo.pop()
             self._shelves[entity].change(key, old)
 
@@ -1518,11 +1754,277 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: dict(shelf.records) for entity, shelf in self._shelves.items()}
 
     def _load(self, state: Any) -> None:
+        # Only what differs: a record is never changed in place, so where the same object lies, nothing
+        # happened. A test that touched three of a thousand records pays for three.
         for entity, records in state.items():
-            for key in list(self._shelves[entity].records):
+            shelf = self._shelves[entity]
+            for key in [key for key, record in shelf.records.items() if records.get(key) is not record]:
                 self._remove(entity, key)
-            for key, record in records.items():
-                self._put(entity, key, record)
+            if len(shelf.records) < len(records):
+                for key in records.keys() - shelf.records.keys():
+                    self._change(entity, key, None, records[key])
+
+
+# --- shelve -----------------------------------------------------------------------------------
+
+
+_LEFTOVERS = Entity("leftovers", "leftovers", Record, ("entity", "key"), "", lambda fields: None)
+"""Filed like records, but not handed out: a row's fields that no field of its model names, for the model that
+wrote them."""
+
+_ABSENT = object()
+
+
+class _Rows:
+    """One entity's records as rows of JSON: ``[key, fields]``, the parts of the key and the other stored fields."""
+
+    def __init__(self, entity: Entity, model: type[Record]) -> None:
+        self.entity = entity
+        own = {f.name for f in fields_of(entity.record)}
+        self._in_key = [(name, i) for i, name in enumerate(entity.key) if name in own]
+        self._digest = entity.key.index("token_digest") if "token_digest" in entity.key else None
+        self._names = [f.name for f in fields_of(model)]
+        self._make: Any = model
+        if any(f.keyword_only for f in fields_of(model)):
+            self._make = lambda *values: model(**dict(zip(self._names, values)))
+        elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
+        self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
+
+    def row(self, key: tuple[Any, ...], record: Any, leftovers: dict[str, Any] | None) -> list[Any]:
+        """The row that holds a record; ``null`` in the place of the fields if it is None."""
+        parts = [part.hex() if isinstance(part, bytes) else part for part in key]
+        if record is None:
+            return [parts, None]
+        fields = {} if leftovers is None else dict(leftovers)
+        for name, f in self._fields:
+            value = getattr(record, name)
+            fields[name] = None if value is None else f.kind.to_json(value)
+        return [parts, fields]
+
+    def records(self, rows: list[Any]) -> Iterator[tuple[tuple[Any, ...], Any, dict[str, Any]]]:
+        """Key, record, and the fields that the model does not name, of each row. ValueError if one does not fit.
+
+        By columns, which takes half the time of going row by row.
+        """
+        keys, fields = zip(*rows)
+        parts: list[Any] = list(zip(*keys, strict=True))
+        columns: dict[str, Any] = {name: itertools.repeat("") for name in self.entity.withheld}
+        if self._digest is not None:
+            parts[self._digest] = list(map(bytes.fromhex, parts[self._digest]))
+            columns["id"] = map(session_id, parts[self._digest])
+        for name, i in self._in_key:
+            columns[name] = parts[i]
+        for name, f in self._fields:
+            columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields])
+        return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+
+    def _column(self, f: Any, column: list[Any]) -> list[Any]:
+        from_json, optional, values = f.kind.from_json, f.optional, []
+        for value in column:
+            if value is _ABSENT:
+                if f.default is None:
+                    raise ValueError(f"{f.model.__name__}.{f.name} is missing")
+                values.append(f.check(f.default()))
+                continue
+            try:
+                values.append(None if value is None and optional else from_json(value))
+                continue
+            except (TypeError, ValueError, RecursionError):
+                pass  # raised below, outside, so that no __context__ keeps the value alive
+            raise f.refusal(value)
+        return values
+
+
+class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """A store in a directory of its own, by the standard library's ``shelve``; it needs no SQLite.
+
+    All of it is in memory, so look-ups cost what they cost there, and opening it reads it all. Every
+    transaction is appended to a journal before it is acknowledged; now and then, and by ``close()``,
+    the whole state is written to a new shelf. ``journal.py`` tells how that lies on the disk.
+
+    One process at a time, any number of threads. Reading it beside the process that has it open is not
+    offered, and a forked child is refused: for several processes, there is ``SQLiteAdapter``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["full", "normal"] = "full",
+        dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
+        **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
+    ) -> None:
+        """Open the directory ``path``, creating it (mode 0700) unless it exists. Further options: see ``_Store``.
+
+        ``durability``: ``"full"``, what was acknowledged survives a power cut; ``"normal"``, it survives
+        the process but the last moments may not survive a power cut. ``dbm``: which of ``dbm``'s
+        backends shelves are written with; None: as it was, ``"dumb"`` for a new store, because every
+        Python has it. A store with another backend's shelf is rewritten at the latest by ``close()``.
+
+        LockedError if the store is open already, here or in another process (named); StorageError if the
+        directory is no store of ours, damaged, newer, out of reach, does not fit the models, or needs a
+        backend that this Python lacks; it is left as it was.
+        """
+        from . import journal  # here: not part of the import time of those who use no shelf
+
+        if durability not in ("full", "normal"):
+            raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
+        if dbm is not None and dbm not in journal.BACKENDS:
+            raise ValueError(f"dbm must be one of {', '.join(map(repr, journal.BACKENDS))}, or None; got {dbm!r}")
+        path = os.fspath(path)
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"path must name a directory; got {path!r}")
+        self._path = os.path.abspath(path)
+        self._process = os.getpid()
+        self._warn = journal.warn
+        self._open = functools.partial(journal.Files, self._path, backend=dbm, sync=durability == "full")
+        super().__init__(**options)
+
+    def _opened(self) -> None:
+        self._shelves[_LEFTOVERS] = _Shelf(_LEFTOVERS)
+        self._rows = {entity.plural: _Rows(entity, model) for entity, model in self._models.items()}
+        self._files = self._open(take=self._fill)
+        self._journal_mark = 0
+        super()._opened()
+
+    def __repr__(self) -> str:
+        return f"ShelveAdapter({self._path!r})"
+
+    # -- records and rows
+
+    def _fill(self, pages: Iterable[tuple[str, list[Any]]]) -> None:
+        # Nothing of what is made here is garbage: looking for some, again and again, took a third of the time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for entity, records in self._records(pages).items():
+                self._shelves[entity].fill(records)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _records(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
+        """The state that pages of rows describe, shelf by shelf. StorageError for a row that does not fit."""
+        found: dict[Entity, dict[Any, Any]] = {entity: {} for entity in self._shelves}
+        for plural, rows in pages:
+            try:
+                entity = self._rows[plural].entity
+                records, leftovers = found[entity], found[_LEFTOVERS]
+                for key, record, rest in self._rows[plural].records(rows):
+                    records[key] = record
+                    if rest:
+                        leftovers[entity, key] = rest
+            except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+                raise StorageError(
+                    f"{self._path} holds, among its {plural}, a row that does not fit: {error}; open it with the"
+                    " models that it was written with, or give a field another name",
+                    path=self._path,
+                ) from error
+        return found
+
+    def _row(self, entity: Entity, key: tuple[Any, ...], record: Any) -> list[Any]:
+        return self._rows[entity.plural].row(key, record, self._shelves[_LEFTOVERS].records.get((entity, key)))
+
+    def _changes(self) -> list[list[Any]]:
+        """What this transaction touched, as it is now: one line of the journal."""
+        return [
+            [entity.plural, *self._row(entity, key, self._shelves[entity].records.get(key))]
+            for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
+            if entity is not _LEFTOVERS  # they go with their record
+        ]
+
+    def _table(self, entity: Entity) -> Iterator[list[Any]]:
+        return (self._row(entity, key, record) for key, record in self._shelves[entity].records.items())
+
+    # -- storage
+
+    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+        if entity is _LEFTOVERS:
+            self._leave(key, record)
+        else:
+            super()._put(entity, key, record)
+
+    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+        if entity is _LEFTOVERS:
+            return self._leave(key, None)
+        self._leave((entity, key), None)
+        return super()._remove(entity, key)
+
+    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        leftovers = self._shelves[_LEFTOVERS].records.get((entity, key))
+        super()._rekey(entity, key, new)
+        self._leave((entity, new), leftovers)
+
+    def _leave(self, key: tuple[Any, ...], leftovers: dict[str, Any] | None) -> None:
+        old = self._shelves[_LEFTOVERS].records.get(key)
+        if old is not leftovers:
+            self._change(_LEFTOVERS, key, old, leftovers)
+
+    def _begin(self, depth: int) -> None:
+        super()._begin(depth)
+        if depth == 0:
+            self._journal_mark = self._files.journal.size
+
+    def _commit(self, depth: int) -> None:
+        if depth == 0 and self._undo:
+            self._files.append(self._changes())
+        super()._commit(depth)
+        if depth == 0 and self._files.due:
+            self._checkpoint()
+
+    def _rollback(self, depth: int) -> None:
+        if depth == 0 and self._undo and self._files.journal.size > self._journal_mark:
+            self._files.journal.retract(self._journal_mark)  # interrupted when it was written, not acknowledged
+        super()._rollback(depth)
+
+    def _checkpoint(self) -> None:
+        """Write a new shelf. If that fails, the journal, which has everything, simply goes on."""
+        try:
+            self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
+        except StorageError as error:
+            self._warn("%s; the journal goes on, nothing is lost", str(error))
+
+    def _check_storage(self) -> list[str]:
+        try:
+            written = self._records(self._files.pages())
+        except StorageError as error:
+            return [str(error)]
+        problems = []
+        for entity, shelf in self._shelves.items():
+            known = dict(shelf.records)
+            for changed, key, old in reversed(self._undo):  # what was not committed yet is not in the files
+                if changed is entity:
+                    known.pop(key, None) if old is None else known.update({key: old})
+            if known != written[entity]:
+                wrong = sum(known.get(key) != written[entity].get(key) for key in known.keys() | written[entity])
+                problems.append(f"{self._path}: {wrong} {entity.plural} are not in its files as they are in memory")
+        return problems
+
+    def _release(self) -> None:
+        if self._lost is not None:
+            return  # all of it is the parent's
+        if self._undo:  # closed inside a transaction: what was not committed never happened
+            super()._rollback(0)
+        try:
+            if not self._files.clean:
+                self._checkpoint()
+        finally:
+            self._files.close()
+
+    # -- fork(): nothing to wait for, because the child is refused in any case
+
+    def _before_fork(self) -> None:
+        pass
+
+    def _after_fork_in_child(self) -> None:
+        self._lost = functools.partial(
+            LockedError,
+            f"{self._path} is open in process {self._process}, from which this one was forked: a shelf belongs to one"
+            " process at a time. Use SQLiteAdapter, which processes may share",
+            path=self._path,
+        )
+        self._lock = threading.RLock()
+        self._files.journal.close()
 
 
 # --- several stores as one --------------------------------------------------------------------
@@ -1531,11 +2033,16 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    Each method is as atomic as the store it falls to. What spans stores is done in an order that
-    is safe to be interrupted: ``delete_user`` ends the sessions first and deletes the user last, and a
-    session whose user is gone counts as absent. ``transaction()`` opens one in each store and commits
-    them in turn, the users' last: an error inside rolls all of them back, but a crash (or a full disk)
-    between two commits keeps the first.
+    Each method is as atomic as the store it falls to. What spans stores (``delete_user``,
+    ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
+    sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
+    two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
+    out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
+    gone counts as absent.
+
+    Several processes may share the users' file and have each their own sessions in memory: a user
+    deleted by one is signed out in all. But their sessions lie there until they expire, so never
+    give a deleted user's id to somebody else (ids that the store makes are never used twice).
 
     A session store that demands a user for each session (ours do) is given one with the same id and
     nothing else: it learns no address and no name.
@@ -1552,7 +2059,9 @@ class SplitAdapter(Adapter):
         self._sessions = users if sessions is None else sessions
         self._verification = users if verification is None else verification
         self._apart = self._sessions is not self._users
-        self._stores = list({id(store): store for store in (users, self._sessions, self._verification)}.values())
+        roles = (self._users, self._sessions, self._verification)
+        self._stores = list({id(store): store for store in roles}.values())
+        self._kind = (SplitAdapter, *(self._stores.index(store) for store in roles))
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
@@ -1585,7 +2094,8 @@ class SplitAdapter(Adapter):
             if self._apart:
                 self._sessions.delete_user(user_id)
             if user is not None and user.email is not None and self._verification is not self._users:
-                self._verification.delete_verification_tokens(user.email)
+                for address in {user.email, email_key(user.email) or user.email}:  # as in _Store
+                    self._verification.delete_verification_tokens(address)
             return self._users.delete_user(user_id)
 
     def link_account(
@@ -1610,14 +2120,22 @@ class SplitAdapter(Adapter):
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
     ) -> Session:
-        if self._apart and self._users.get_user(user_id) is not None and self._sessions.get_user(user_id) is None:
-            try:
-                self._sessions.create_user(id=user_id)
-            except ConflictError:
-                pass  # somebody else signed this user in at the same moment
+        if self._apart and isinstance(user_id, str):  # anything else is refused below
+            self._introduce(user_id)
         return self._sessions.create_session(
             user_id=user_id, session_token=session_token, expires=expires, **custom
         )
+
+    def _introduce(self, user_id: str) -> None:
+        """See that the session store knows the user if there is one, and does not if there is none."""
+        if self._differ(user_id):
+            with self._users.transaction():  # meanwhile nobody deletes the user, or creates it
+                if self._differ(user_id):
+                    if self._sessions.delete_user(user_id) is None:
+                        self._sessions.create_user(id=user_id)
+
+    def _differ(self, user_id: str) -> bool:
+        return (self._users.get_user(user_id) is None) != (self._sessions.get_user(user_id) is None)
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
         found = self._sessions.get_session_and_user(session_token)
@@ -1627,8 +2145,7 @@ class SplitAdapter(Adapter):
         return None if user is None else SessionAndUser(found.session, user)
 
     def update_session(self, session_token: str, **changes: Any) -> Session | None:
-        updated = self._sessions.update_session(session_token, **changes)
-        return self._of_a_user(updated)
+        return self._of_a_user(self._sessions.update_session(session_token, **changes))
 
     def touch_session(self, session_token: str) -> Session | None:
         return self._of_a_user(self._sessions.touch_session(session_token))
@@ -1696,8 +2213,8 @@ class SplitAdapter(Adapter):
     # -- all stores
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        purged = [store.purge_expired(limit=limit) for store in self._stores]
-        return Purged(*map(sum, zip(*purged)))
+        # Each kind lies in one store, so that each may take the whole limit.
+        return Purged(*map(sum, zip(*(store.purge_expired(limit=limit) for store in self._stores))))
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -1708,13 +2225,13 @@ class SplitAdapter(Adapter):
 
     def snapshot(self) -> Snapshot:
         with self.transaction():
-            return Snapshot((SplitAdapter,), [store.snapshot() for store in self._stores])
+            return Snapshot(self._kind, [store.snapshot() for store in self._stores])
 
     def restore(self, snapshot: Snapshot) -> None:
-        if not isinstance(snapshot, Snapshot) or snapshot.made_by != (SplitAdapter,):
-            raise TypeError("restore takes what snapshot() of a SplitAdapter returned")
+        if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind:
+            raise TypeError("restore takes what snapshot() of a SplitAdapter of the same stores returned")
         with self.transaction():
-            for store, part in zip(self._stores, snapshot.state, strict=True):
+            for store, part in zip(self._stores, snapshot.state):
                 store.restore(part)
 
     def check(self) -> list[str]:
@@ -1726,7 +2243,8 @@ class SplitAdapter(Adapter):
                 stack.callback(store.close)
 
     def __enter__(self) -> Self:
-        self._users.__enter__()
+        for store in self._stores:
+            store.__enter__()
         return self
 
     def __exit__(
@@ -1741,6 +2259,8 @@ TARGETS = """\
   "sqlite:///auth.db"            a file, relative to the current directory
   "sqlite:////var/lib/auth.db"   a file, absolute (four slashes)
   "sqlite:///:memory:"           SQLite in memory
+  "shelve:auth"                  a directory, relative to the current one
+  "shelve:///var/lib/app/auth"   a directory, absolute
   "memory:"                      plain dictionaries in memory
   {"type": "sqlite", "database": "auth.db", "synchronize": True}"""
 """The forms that ``connect`` takes, for people to read."""
@@ -1756,13 +2276,30 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
         given = dict(target)
         kind, database = given.pop("type", None), given.pop("database", None)
         options = {**given, **options}
-        if kind == "sqlite" and isinstance(database, str):
-            return SQLiteAdapter(database, **options)
+        if isinstance(kind, str) and kind in _WITH_PATH and isinstance(database, str):
+            return _WITH_PATH[kind](database, **options)
         if kind == "memory" and database is None:
             return MemoryAdapter(**options)
     elif isinstance(target, str):
         if target in ("memory:", "memory://"):
             return MemoryAdapter(**options)
-        if target.startswith("sqlite:///") and "?" not in target and len(target) > 10:
-            return SQLiteAdapter(target[len("sqlite:///") :], **options)
-    raise ValueError(f"cannot connect to {target!r}; good forms are\n{TARGETS}")
+        if path := path_in(target):
+            return _WITH_PATH[target.partition(":")[0]](path, **options)
+    # Without what may be a password: the options, or what stands before the @ of a URL.
+    shown = {"type": kind, "database": database} if isinstance(target, Mapping) else str(target).rpartition("@")[2]
+    raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")
+
+
+_WITH_PATH: dict[Any, Callable[..., Adapter]] = {"sqlite": SQLiteAdapter, "shelve": ShelveAdapter}
+
+
+def path_in(target: str) -> str:
+    """The path that a URL for ``connect`` names, or ``":memory:"``; ``""`` if it is no such URL."""
+    if "?" in target:
+        return ""
+    if target.startswith("sqlite:///"):
+        return target.removeprefix("sqlite:///")
+    path = target.removeprefix("shelve:") if target.startswith("shelve:") else ""
+    if path.startswith("//"):  # of a URL: what follows is a host, which is nobody unless empty
+        path = path.removeprefix("//") if path.startswith("///") else ""
+    return path

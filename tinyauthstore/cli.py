@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import __version__
-from .adapters import TARGETS, Adapter, connect
+from .adapters import TARGETS, Adapter, connect, path_in
 from .errors import AuthStoreError
 from .models import UTC, Account, Session, SessionAndUser, User, VerificationToken
 
@@ -83,11 +83,11 @@ def _demo_target(target: str | None) -> Iterator[tuple[str, str]]:
         with tempfile.TemporaryDirectory(prefix="tinyauthstore-") as folder:
             yield f"sqlite:///{folder}/auth.db", "A temporary file, gone when the demo ends."
         return
-    path = target.partition(":///")[2]
+    path = path_in(target)
     if path and os.path.exists(path):
         raise ValueError(
             f"{path} exists already, and the demo would purge it as if a month had passed;"
-            " name a file that does not exist yet"
+            " name one that does not exist yet"
         )
     yield target, f"What the demo leaves stays in {path}." if path not in ("", ":memory:") else "In memory."
 

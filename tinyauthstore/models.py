@@ -28,6 +28,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import datetime, timezone
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .errors import InvalidFieldError
@@ -111,7 +112,8 @@ def moment_from_iso(text: Any) -> datetime:
     """The aware UTC datetime that an ISO 8601 text with an offset names; ValueError for any other text."""
     if not isinstance(text, str):
         raise TypeError
-    return _moment(datetime.fromisoformat(text))
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is UTC else _moment(moment)
 
 
 def dump_json(value: Any) -> str:
@@ -131,6 +133,17 @@ def load_json(text: str) -> Any:
     import json
 
     return json.loads(text)
+
+
+def as_json(value: Any) -> Any:
+    """``value`` with all that JSON cannot carry (NaN, a date, a Decimal) as its text: nothing is fatal."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return str(value)
 
 
 def _only_text_keys(value: Any) -> None:
@@ -174,8 +187,8 @@ KINDS: dict[Any, Kind] = {
     datetime: Kind(
         "datetime", "a timezone-aware datetime", _moment, lambda value: value.isoformat(), moment_from_iso
     ),
-    dict: Kind("json", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
-    list: Kind("json", "a list that JSON can carry", _json(list), _same, _json(list)),
+    dict: Kind("object", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
+    list: Kind("array", "a list that JSON can carry", _json(list), _same, _json(list)),
 }
 
 
@@ -261,14 +274,22 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
     if not (isinstance(model, type) and dataclasses.is_dataclass(model) and issubclass(model, Record)):
         raise TypeError(f"a model must be a dataclass that extends a tinyauthstore record, not {model!r}")
     known = {f.name: f for f in dataclasses.fields(model)}
-    for base in model.__mro__[:-1]:
-        for name in base.__dict__.get("__annotations__", {}):
-            if name not in known and "ClassVar" not in str(base.__dict__["__annotations__"][name]):
+    for base in model.__mro__[: model.__mro__.index(Record)]:
+        if "__dataclass_fields__" not in base.__dict__:
+            for name, annotation in base.__dict__.get("__annotations__", {}).items():
+                if "ClassVar" in str(annotation):
+                    continue
                 raise refuse(name, "the class decorated with @dataclass(frozen=True, slots=True)")
     try:
         hints = typing.get_type_hints(model)
     except NameError as error:
-        raise refuse(str(error.name), "annotations that name types visible in the module") from error
+        guilty = next((name for name, f in known.items() if str(error.name) in str(f.type)), "?")
+        raise refuse(guilty, f"a type that its module knows; {error}") from error
+    for name, hint in hints.items():
+        if isinstance(hint, dataclasses.InitVar):
+            raise refuse(name, "a field that is kept, no InitVar")
+    ours = next(base for base in RECORDS if issubclass(model, base))
+    standard = {} if model is ours else {f.name: f for f in fields_of(ours)}
     result = []
     for name, f in known.items():
         kinds = [hints[name]]
@@ -289,11 +310,15 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             default = functools.partial(_same, None)
         if not f.init:
             raise refuse(name, "a field that __init__ takes")
-        if default is None and not any(name in base.__dict__.get("__annotations__", {}) for base in RECORDS):
+        if model is not ours and default is None and name not in standard:
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
-        result.append(
-            Field(model, name, KINDS[kinds[0]], optional, default, f.metadata.get("rule"), f.kw_only is True)
-        )
+        if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
+            raise refuse(name, f"the type that {ours.__name__} gives it")
+        rule = standard[name].rule if name in standard else f.metadata.get("rule")
+        made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
+        if default is not None:
+            made.check(default())
+        result.append(made)
     return tuple(result)
 
 
@@ -323,7 +348,8 @@ def identifier_key(identifier: str) -> str | None:
     An identifier with an ``@`` is an e-mail address and meets ``email_key``; any other
     (``"reset:aB3"``) is compared exactly, for folding its case could join two users' ids.
     """
-    return email_key(identifier) if "@" in identifier else storable(identifier)
+    address = "@" in identifier or (not identifier.isascii() and "@" in unicodedata.normalize("NFKC", identifier))
+    return email_key(identifier) if address else storable(identifier)
 
 
 def storable(text: str) -> str | None:
@@ -369,7 +395,8 @@ class Record:
         for f in fields_of(type(self)):
             value = getattr(self, f.name)
             if f.name == "extra" and isinstance(self, Account):
-                result = {**value, **result}
+                # A value that did not fit its field lies here under the field's name, and the field is None.
+                result = {**value, **{k: v for k, v in result.items() if v is not None or k not in value}}
             else:
                 result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
         return result
@@ -391,7 +418,7 @@ class Record:
                     try:
                         value = f.kind.from_json(value)
                     except ValueError:
-                        raise f.refusal(value) from None
+                        pass  # still a str, which check() refuses without quoting it
                 values[f.name] = f.check(value)
             elif f.default is None:
                 raise f.refusal(None)
@@ -534,16 +561,20 @@ RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
 def fresh(record: Any) -> Any:
     """``record``, with containers of its own: what a caller does to a dict must not reach the store."""
     model: Any = type(record)
-    names = containers(model)
+    names = _containers(model)
     if not names:
         return record
     return dataclasses.replace(record, **{name: copy.deepcopy(getattr(record, name)) for name in names})
 
 
-@functools.lru_cache(maxsize=256)
-def containers(model: Any) -> tuple[str, ...]:
+def containers(model: type) -> tuple[str, ...]:
     """The names of a model's fields that hold a dict or a list."""
-    return tuple(f.name for f in fields_of(model) if f.kind.name == "json")
+    return _containers(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _containers(model: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields_of(model) if f.kind.name in ("object", "array"))
 
 
 def session_id(digest: bytes) -> str:

@@ -35,6 +35,7 @@ from .models import (
     Entity,
     Field,
     Record,
+    SessionAndUser,
     dump_json,
     fields_of,
     load_json,
@@ -72,6 +73,14 @@ class Codec(NamedTuple):
     decode: Callable[[Any], Any] | None = None
 
 
+def _container(kind: type, text: str) -> Any:
+    """The dict or list that JSON text holds; TypeError if it holds anything else."""
+    value = load_json(text)
+    if not isinstance(value, kind):
+        raise TypeError(f"not a {kind.__name__}")
+    return value
+
+
 CODECS = {
     "text": Codec("TEXT"),
     "integer": Codec("INTEGER"),
@@ -79,7 +88,8 @@ CODECS = {
     "boolean": Codec("INTEGER", int, bool),
     "bytes": Codec("BLOB"),
     "datetime": Codec("INTEGER", to_microseconds, from_microseconds),
-    "json": Codec("TEXT", dump_json, load_json),
+    "object": Codec("TEXT", dump_json, functools.partial(_container, dict)),
+    "array": Codec("TEXT", dump_json, functools.partial(_container, list)),
 }
 
 DERIVED = {"email_key": Codec("TEXT"), "identifier_key": Codec("TEXT"), "token_digest": Codec("BLOB")}
@@ -129,13 +139,13 @@ class Table:
         self._written = [
             (f.name, CODECS[f.kind.name].encode) for f in self._stored if f.name not in entity.key
         ]
-        self._secret = next((i for i, f in enumerate(fields) if f.name in entity.withheld), None)
-        self._decoders = [
+        self.decoders = [
             (i, decode) for i, f in enumerate(fields) if (decode := self._decoder(f)) is not None
         ]
-        positional = sum(1 for f in fields if not f.keyword_only)
-        self._positional = positional if positional < len(fields) else None
         self._names = [f.name for f in fields]
+        self.made: Callable[[Sequence[Any]], Any] = (
+            (lambda values: model(**dict(zip(self._names, values)))) if any(f.keyword_only for f in fields) else (lambda values: model(*values))
+        )
 
         # Every statement about this table. The key's parts come first in all of them.
         name = quoted(entity.plural)
@@ -152,13 +162,15 @@ class Table:
             f" VALUES ({', '.join('?' * len(written))}) ON CONFLICT ({keys}) DO UPDATE SET "
             + ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in written[len(entity.key) :])
         )
+        self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in entity.key)} WHERE {key}"
         self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {selected}"
         self.delete_group = f"DELETE FROM {name} WHERE {quoted(entity.group)} = ?"
         self.delete_all = f"DELETE FROM {name}"
         self.dump = f"SELECT * FROM {name}"
         self.purge = (
             f"DELETE FROM {name} WHERE ({keys}) IN"
-            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?) RETURNING 1"
+            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?)"
+            f" RETURNING {quoted(entity.key[-1])}"
         )
 
     def load(self, width: int) -> str:
@@ -215,7 +227,7 @@ class Table:
                     expected="a default without NUL",
                 )
             definition += f" DEFAULT {literal(default)}"
-        if f.name == "user_id":
+        if f.name == self.entity.group == "user_id":
             definition += " REFERENCES users (id) ON DELETE CASCADE"
         return Column(f.name, codec.sql_type, definition)
 
@@ -246,18 +258,13 @@ class Table:
             withheld[name] if name in self.entity.withheld else prefix + quoted(name) for name in self._names
         ]
 
-    def record(self, row: Sequence[Any], secret: str = "") -> Any:
-        """The record that a selected row holds, with ``secret`` in the place of the withheld token."""
+    def record(self, row: Sequence[Any]) -> Any:
+        """The record that a selected row holds; a token in it is withheld."""
         values = list(row)
-        if self._secret is not None:
-            values[self._secret] = secret
-        for i, decode in self._decoders:
+        for i, decode in self.decoders:
             if (value := values[i]) is not None:
                 values[i] = decode(value)
-        if self._positional is None:
-            return self.model(*values)
-        n = self._positional
-        return self.model(*values[:n], **dict(zip(self._names[n:], values[n:])))
+        return self.made(values)
 
     def row(self, key: Sequence[Any], record: Any) -> list[Any]:
         """The parameters of ``put``."""
@@ -280,6 +287,18 @@ class Schema:
             f"SELECT {', '.join([*session.selected('s.'), *user.selected('u.')])}"
             " FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?"
         )
+        self._decoders = session.decoders + [(session.width + i, decode) for i, decode in user.decoders]
+        self._width, self._made_session, self._made_user = session.width, session.made, user.made
+
+    def found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        """The records that a row of ``session_and_user`` holds."""
+        values = list(row)
+        values[0] = session_token
+        for i, decode in self._decoders:
+            if (value := values[i]) is not None:
+                values[i] = decode(value)
+        width = self._width
+        return SessionAndUser(self._made_session(values[:width]), self._made_user(values[width:]))
 
     def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
         """What a file lacks, given the rows of ``INSPECT``.
@@ -314,6 +333,11 @@ INSPECT = (
     " UNION ALL SELECT tbl_name, 'index ' || name, '' FROM sqlite_schema WHERE type = 'index'"
 )
 """Every table's columns with their types, and its indexes, in one query."""
+
+DATA_VERSION = "PRAGMA data_version"
+"""A number that differs as soon as another connection has committed to the file."""
+
+STRAY_EMAIL_KEYS = "SELECT id FROM users WHERE email IS NULL AND email_key IS NOT NULL"
 
 FOREIGN_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIMIT 3"
 

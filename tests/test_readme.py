@@ -1,0 +1,1032 @@
+"""What the README prints is run, and what its tables say is compared with the code.
+
+Each Python block runs in a fresh module and an empty directory. The blocks that need Flask, FastAPI or
+Starlette run only where these are installed. The application of the README is driven as a browser does.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import atexit
+import http.client
+import inspect
+import io
+import json
+import os
+import re
+import runpy
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qs, urlencode, urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+from support import run_python
+
+import tinyauthstore
+from tinyauthstore import (
+    Adapter,
+    ClosedError,
+    MemoryAdapter,
+    ShelveAdapter,
+    SQLiteAdapter,
+    StorageError,
+    adapters,
+    connect,
+    errors,
+)
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOCALHOST = "http://localhost:8000"
+HTTPS = "https://app.example.com"
+ADA, GRACE = "ada@example.com", "grace@example.com"
+
+
+# --- reading the README -----------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced Python block and the line of the README on which its code begins."""
+
+    line: int
+    source: str
+
+
+BLOCKS = [
+    Block(README.count("\n", 0, match.start(1)) + 1, match[1])
+    for match in re.finditer(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+]
+TESTING = [block for block in BLOCKS if "\ndef test_" in block.source]
+"""Those that only pytest can run."""
+
+
+def block_with(text: str) -> Block:
+    """The one block that contains ``text``."""
+    [block] = [block for block in BLOCKS if text in block.source]
+    return block
+
+
+def each_block(blocks: list[Block]) -> pytest.MarkDecorator:
+    """Run the test once with each of them."""
+    return pytest.mark.parametrize("block", blocks, ids=[f"line-{block.line}" for block in blocks])
+
+
+def section(heading: str) -> str:
+    """The text below a heading of the second level, up to the next one."""
+    _, found, rest = README.partition(f"\n## {heading}\n")
+    assert found, f"the README has no section {heading!r}"
+    return rest.partition("\n## ")[0]
+
+
+def tables(text: str) -> list[list[str]]:
+    """The lines of every table in ``text``."""
+    return [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", text + "\n", re.MULTILINE)]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row in ``text``, heads and rules left out."""
+    lines = [line for table in tables(text) for line in table[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def code(cell: str) -> list[str]:
+    """The code spans of a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def own_methods(protocol: type) -> set[str]:
+    """The public methods that a protocol itself declares."""
+    return {name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")}
+
+
+def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    """Name, kind and default of every parameter but ``self``."""
+    found = list(inspect.signature(function).parameters.values())[1:]
+    return [(p.name, p.kind, p.default) for p in found]
+
+
+def written_parameters(signature: str) -> list[tuple[str, Any, Any]]:
+    """The same of a signature as the README writes it: ``get_user(user_id)``."""
+    head, _, rest = signature.partition("(")
+    namespace: dict[str, Any] = {}
+    exec(f"def {head}(self, {rest}: ...".replace("(self, )", "(self)"), namespace)
+    return parameters(namespace[head])
+
+
+# --- running it -------------------------------------------------------------------------------
+
+RunBlock = Callable[[Block], types.ModuleType]
+
+
+def skip_without_its_framework(block: Block) -> None:
+    """Skip the test where what the block needs is not installed, be it a framework's test client's client."""
+    for node in ast.walk(ast.parse(block.source)):
+        source = node.module if isinstance(node, ast.ImportFrom) else None
+        if source and source.partition(".")[0] in ("flask", "fastapi", "starlette"):
+            with warnings.catch_warnings(action="ignore"):
+                try:
+                    pytest.importorskip(source)
+                except RuntimeError as error:  # Starlette's way to name a library that it lacks
+                    pytest.skip(str(error))
+
+
+@pytest.fixture
+def run_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunBlock]:
+    """Runs a block as a module of its own in an empty directory, then does what Python does at exit.
+
+    A block must close its stores itself: one that is still open afterwards fails the test.
+    """
+    at_exit: list[Callable[[], Any]] = []
+    modules: list[types.ModuleType] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    umask = os.umask(0o022)
+
+    def run(block: Block) -> types.ModuleType:
+        skip_without_its_framework(block)
+        module = types.ModuleType(f"readme_line_{block.line}_{len(modules)}")
+        modules.append(module)
+        monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look there
+        # The blank lines make a traceback point into the README.
+        source = "\n" * (block.line - 1) + block.source
+        exec(compile(source, str(ROOT / "README.md"), "exec"), vars(module))
+        return module
+
+    yield run
+    os.umask(umask)
+    for function in reversed(at_exit):
+        function()
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, (SQLiteAdapter, MemoryAdapter)):
+                with pytest.raises(ClosedError):
+                    value.get_user("anybody")
+
+
+@each_block([block for block in BLOCKS if block not in TESTING])
+def test_every_python_block_runs_and_leaves_nothing_but_databases(
+    block: Block, run_block: RunBlock, tmp_path: Path
+) -> None:
+    run_block(block)
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm"}
+
+
+def test_the_example_has_ten_lines_and_can_be_run_again(run_block: RunBlock) -> None:
+    example = BLOCKS[0]
+    assert len([line for line in example.source.splitlines() if line]) == 10
+    run_block(example)
+    assert run_block(example).ada.email == "Ada@example.com"
+
+
+def test_the_two_commands_are_the_only_ones_shown_for_a_shell() -> None:
+    assert re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) == [
+        "python -m tinyauthstore demo\n",
+        "python -m pip install -e '.[test]' && python -m pytest\n",
+    ]
+
+
+RUN_PYTEST = """
+import os, sys, pytest
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # installed, the plugin would come twice
+plugins = ["-p", "no:cacheprovider", "-p", "tinyauthstore.pytest_plugin"]
+sys.exit(pytest.main(["-q", *plugins, "-W", "ignore:Using `httpx`", "--strict-markers", *sys.argv[1:]]))
+"""
+
+
+@each_block(TESTING)
+def test_what_the_readme_shows_of_testing_passes_under_pytest(block: Block, tmp_path: Path) -> None:
+    skip_without_its_framework(block)
+    (tmp_path / "test_recipe.py").write_text(block.source, encoding="utf-8")
+    printed = run_python(RUN_PYTEST, tmp_path)
+    assert f"{block.source.count('def test_')} passed" in printed
+
+
+def test_the_readme_tells_how_to_test_with_flask_starlette_a_marker_and_a_baseline() -> None:
+    assert section("Testing your application").count("```python\n") == len(TESTING) == 4
+
+
+def test_the_fixtures_table_names_exactly_the_fixtures(tmp_path: Path) -> None:
+    listed = run_python(RUN_PYTEST, "--fixtures", tmp_path)
+    table = [code(row[0])[0] for row in rows(section("Testing your application"))]
+    names = re.findall(r"^(\w+).* -- .*pytest_plugin\.py", listed, re.MULTILINE)
+    assert sorted(names) == sorted(spelling.partition("(")[0] for spelling in table)
+    assert all(spelling in listed for spelling in table)
+
+
+# --- the tables -------------------------------------------------------------------------------
+
+GROUPS = re.findall(r"^\*\*.*?\(`(\w+)`", section("The contract"), re.MULTILINE)
+
+
+def contract_of(group: str) -> dict[str, str]:
+    """The signatures in the table of one protocol, by method."""
+    text = re.split(rf"^\*\*.*?\(`{group}`", section("The contract"), flags=re.MULTILINE)[1]
+    signatures = [code(row[0])[0] for row in rows("\n".join(tables(text)[0]))]
+    return {signature.partition("(")[0]: signature for signature in signatures}
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    counts = [{line.count("|") for line in table} for table in tables(README)]
+    assert len(counts) > 10 and all(len(found) == 1 for found in counts)
+
+
+def test_the_contract_names_every_part_of_the_adapter() -> None:
+    assert {getattr(tinyauthstore, name) for name in GROUPS} == {
+        cls for cls in Adapter.__mro__ if cls.__module__ == Adapter.__module__
+    }
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_contract_table_names_exactly_the_public_methods(group: str) -> None:
+    assert set(contract_of(group)) == own_methods(getattr(tinyauthstore, group))
+
+
+@pytest.mark.parametrize(
+    "group, method", [(group, method) for group in GROUPS for method in contract_of(group)]
+)
+def test_the_contract_table_has_each_signature_right(group: str, method: str) -> None:
+    code_says = parameters(getattr(Adapter, method))
+    assert written_parameters(contract_of(group)[method]) == code_says
+    for adapter in (SQLiteAdapter, MemoryAdapter):
+        assert parameters(getattr(adapter, method)) == code_says
+
+
+def keywords(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters that can be given by keyword only, with their defaults."""
+    found = parameters(function)
+    return {name: default for name, kind, default in found if kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def constructor_options() -> dict[str, Any]:
+    """Every keyword that ``SQLiteAdapter`` or what it inherits from takes, with its default."""
+    ours = [cls for cls in SQLiteAdapter.__mro__ if cls.__module__ == Adapter.__module__]
+    constructors = [vars(cls)["__init__"] for cls in ours if "__init__" in vars(cls)]
+    return {name: default for made_by in constructors for name, default in keywords(made_by).items()}
+
+
+def test_the_options_table_names_exactly_the_options_with_their_defaults() -> None:
+    options = [(code(name)[0], code(default)[0]) for name, default, _ in rows(section("Options"))]
+    assert {name: ast.literal_eval(default) for name, default in options} == constructor_options()
+
+
+def test_the_last_three_options_are_those_of_sqlite_alone() -> None:
+    names = [code(row[0])[0] for row in rows(section("Options"))]
+    assert names[-3:] == list(keywords(vars(SQLiteAdapter)["__init__"]))
+
+
+def error_classes() -> dict[str, type]:
+    return {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+
+
+def test_the_errors_table_names_exactly_the_errors_and_what_they_extend() -> None:
+    table = {code(row[0])[0]: code(row[1]) for row in rows(section("Errors"))}
+    assert table == {name: [base.__name__ for base in cls.__bases__] for name, cls in error_classes().items()}
+
+
+@pytest.mark.parametrize("name", error_classes())
+def test_the_errors_table_names_exactly_what_an_error_carries(name: str) -> None:
+    [carried] = [code(row[3]) for row in rows(section("Errors")) if code(row[0]) == [name]]
+    assert carried == list(vars(error_classes()[name]("text")))
+
+
+def test_the_records_table_names_exactly_the_fields() -> None:
+    text = section("The contract").partition("**The records**")[2]
+    public = [getattr(tinyauthstore, name) for name in tinyauthstore.__all__]
+    records = {cls.__name__: [f.name for f in fields(cls)] for cls in public if hasattr(cls, "to_authjs")}
+    assert {code(row[0])[0]: code(row[1]) for row in rows(text)} == records
+
+
+CONNECT_TARGETS = [code(row[0])[0] for row in rows(section("Which store").partition("`connect(")[2])]
+
+
+@pytest.mark.parametrize("spelling", CONNECT_TARGETS)
+def test_connect_opens_each_target_of_the_table(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = ast.literal_eval(spelling.replace("/var/lib/app", str(tmp_path)))
+    kind = re.findall("sqlite|shelve|memory", str(target))[0]
+    with connect(target) as store:
+        assert type(store) is {"sqlite": SQLiteAdapter, "shelve": ShelveAdapter, "memory": MemoryAdapter}[kind]
+        made = [name for name in ("auth.db", "auth") if (tmp_path / name).exists()]
+        assert made == ([] if "memory" in str(target) else ["auth" if kind == "shelve" else "auth.db"])
+
+
+def test_connect_lists_every_kind_of_target_in_its_refusal() -> None:
+    with pytest.raises(ValueError) as refusal:
+        connect("postgres://")
+    starts = ['"sqlite:///auth.db"', '"sqlite:////', '"sqlite:///:memory:"']
+    starts += ['"shelve:auth"', '"shelve:///', '"memory:"', '{"type": "sqlite"']
+    for start, spelling in zip(starts, CONNECT_TARGETS, strict=True):
+        assert start in str(refusal.value) and spelling.startswith(start)
+
+
+@pytest.mark.parametrize("name", tinyauthstore.__all__)
+def test_every_public_name_exists_and_has_a_docstring_of_its_own(name: str) -> None:
+    text = inspect.cleandoc(getattr(tinyauthstore, name).__doc__ or "")
+    # A dataclass and a named tuple without one get their signature as a docstring.
+    assert text and not text.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", tinyauthstore.__all__)
+def test_the_readme_mentions_every_public_name(name: str) -> None:
+    assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", README)
+
+
+# --- claims in the prose ----------------------------------------------------------------------
+
+
+def test_synchronize_false_names_both_missing_columns_as_the_comment_says(
+    run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_block(block_with("synchronize=False).close()"))
+    printed = capsys.readouterr().out
+    assert re.search(r"lacks column users\.plan .*; column users\.settings ", printed)
+
+
+def test_a_custom_field_with_another_type_is_refused_by_the_columns_name(run_block: RunBlock) -> None:
+    run_block(block_with("synchronize=False).close()"))
+
+    @dataclass(frozen=True, slots=True)
+    class Member(tinyauthstore.User):
+        plan: int = 0
+
+    with pytest.raises(StorageError, match="column users.plan"):
+        SQLiteAdapter("members.db", user=Member)
+
+
+def test_the_backup_is_as_private_as_the_original(run_block: RunBlock, tmp_path: Path) -> None:
+    run_block(block_with("VACUUM INTO"))
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("auth.db", "backup.db")} == {0o600}
+
+
+def test_the_sidecars_are_there_while_a_store_is_open_and_go_when_it_is_closed(tmp_path: Path) -> None:
+    sidecars = [tmp_path / "auth.db-wal", tmp_path / "auth.db-shm"]
+    with SQLiteAdapter(tmp_path / "auth.db") as store:
+        store.create_user(email=ADA)
+        assert all(path.exists() for path in sidecars)
+    assert not any(path.exists() for path in sidecars)
+
+
+def test_under_another_secret_the_file_is_sound_and_every_token_unknown(tmp_path: Path) -> None:
+    with SQLiteAdapter(tmp_path / "auth.db", secret="first") as store:
+        token = store.create_session(user_id=store.create_user(email=ADA).id).session_token
+    with SQLiteAdapter(tmp_path / "auth.db", secret="second") as store:
+        assert store.check() == []
+        assert store.get_session_and_user(token) is None
+    with SQLiteAdapter(tmp_path / "auth.db", secret="first") as store:
+        assert store.get_session_and_user(token) is not None
+
+
+LOOKALIKES = [
+    "ADA@example.com",
+    "\N{FULLWIDTH LATIN SMALL LETTER A}da@example.com",
+    "\N{CIRCLED LATIN SMALL LETTER A}da@example.com",
+]
+
+
+@pytest.mark.parametrize("spelling", LOOKALIKES, ids=ascii)
+def test_the_lookalike_addresses_of_the_security_notes_find_the_user(spelling: str) -> None:
+    assert spelling in README
+    with MemoryAdapter() as store:
+        ada = store.create_user(email=ADA)
+        assert store.get_user_by_email(spelling) == ada
+
+
+def test_a_link_sent_to_an_old_address_works_until_it_is_deleted() -> None:
+    with MemoryAdapter() as store:
+        ada = store.create_user(email=ADA)
+        first, second = (store.create_verification_token(identifier=ADA) for _ in range(2))
+        store.update_user(ada.id, email=GRACE)
+        assert store.use_verification_token(identifier=ADA, token=first.token) is not None
+        assert store.delete_verification_tokens(ADA) == 1
+        assert store.use_verification_token(identifier=ADA, token=second.token) is None
+
+
+# --- a browser --------------------------------------------------------------------------------
+
+
+class Forms(HTMLParser):
+    """The forms on a page: where each one goes, and the fields it sends."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            assert given["method"] == "post"
+            self.found.append((given["action"], {}))
+        elif tag == "input":
+            self.found[-1][1][given["name"]] = given.get("value", "")
+
+
+@dataclass
+class Page:
+    """A response, as a browser sees it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: str
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def forms(self, action: str) -> list[dict[str, str]]:
+        return [given for target, given in Forms(self.body).found if target == action]
+
+
+@dataclass
+class Browser:
+    """Keeps cookies by the rules, says where a POST comes from, sends forms as the page has them."""
+
+    app: Callable[..., Any]
+    base_url: str = LOCALHOST
+    agent: str = "Firefox"
+    posts_json: bool = False
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def request(self, method: str, target: str, body: bytes = b"", **environ: Any) -> Page:
+        url = urlsplit(target)
+        environ = {
+            "REQUEST_METHOD": method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": url.path,
+            "QUERY_STRING": url.query,
+            "wsgi.url_scheme": urlsplit(self.base_url).scheme,
+            "HTTP_HOST": urlsplit(self.base_url).netloc,
+            "HTTP_USER_AGENT": self.agent,
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_COOKIE": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+            **environ,
+        }
+        setup_testing_defaults(environ)
+        environ["wsgi.input"] = io.BytesIO(body)
+        answer: list[Any] = []
+        result: Any = validator(self.app)(environ, cast(Any, lambda *given: answer.extend(given)))
+        try:
+            text = b"".join(result).decode()
+        finally:
+            result.close()
+        page = Page(int(answer[0].split()[0]), answer[1], text)
+        for value in (value for name, value in page.headers if name.lower() == "set-cookie"):
+            self.keep(value)
+        return page
+
+    def keep(self, cookie: str) -> None:
+        pair, *attributes = cookie.split("; ")
+        name, _, value = pair.partition("=")
+        if name.startswith("__Host-"):
+            assert {"Secure", "Path=/"} <= set(attributes) and "Domain" not in cookie
+        assert self.base_url.startswith("https") or "Secure" not in attributes
+        self.cookies.pop(name, None)
+        if "Max-Age=0" not in attributes:
+            self.cookies[name] = value
+
+    def get(self, target: str, **environ: Any) -> Page:
+        return self.request("GET", target, **environ)
+
+    def post(self, path: str, given: Mapping[str, str], **environ: Any) -> Page:
+        kind, text = "application/x-www-form-urlencoded", urlencode(given)
+        if self.posts_json:
+            kind, text = "application/json", json.dumps(given)
+        ours = {"HTTP_ORIGIN": self.base_url, "HTTP_SEC_FETCH_SITE": "same-origin", "CONTENT_TYPE": kind}
+        return self.request("POST", path, text.encode(), **(ours | environ))
+
+    def submit(self, page: Page, action: str, typed: Mapping[str, str] = {}, number: int = 0) -> Page:
+        """Sends the form of that page which goes to ``action``, filled in with what is typed."""
+        return self.post(action, {**page.forms(action)[number], **typed})
+
+
+# --- the application of the README ------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """The README's application on a store of its own, with the mail it sent."""
+
+    module: types.ModuleType
+    store: SQLiteAdapter = field(init=False)
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    mail: list[tuple[str, str]] = field(default_factory=list)
+    base_url: str = LOCALHOST
+
+    def browser(self, **options: Any) -> Browser:
+        app = self.module.make_app(self.store, self.base_url, lambda *sent: self.mail.append(sent))
+        return Browser(app, self.base_url, **options)
+
+    def link_for(self, browser: Browser, address: str = ADA) -> str:
+        """Asks for a link on the first page and takes it from the mail."""
+        assert browser.submit(browser.get("/"), "/link", {"email": address}).status == 200
+        assert self.mail[-1][1].startswith(self.base_url + "/")
+        return self.mail[-1][1].removeprefix(self.base_url)
+
+    def signed_in(self, address: str = ADA, **options: Any) -> Browser:
+        """A browser that has gone through the whole sign-in."""
+        browser = self.browser(**options)
+        page = browser.submit(browser.get(self.link_for(browser, address)), "/confirm")
+        assert (page.status, page.header("Location")) == (303, "/account")
+        return browser
+
+
+@pytest.fixture
+def site(run_block: RunBlock, tmp_path: Path) -> Iterator[Site]:
+    module = run_block(block_with("def make_app(store, base_url"))
+    site = Site(module)
+    with SQLiteAdapter(tmp_path / "app.db", session=module.Device, clock=lambda: site.now) as site.store:
+        yield site
+
+
+def is_signed_in(browser: Browser) -> bool:
+    page = browser.get("/account")
+    assert page.status in (200, 303)
+    return page.status == 200
+
+
+def session_cookie(page: Page) -> list[str]:
+    """The parts of the cookie that the page sets; the first is the name."""
+    pair, *attributes = (page.header("Set-Cookie") or "").split("; ")
+    return [pair.partition("=")[0], *sorted(attributes)]
+
+
+def test_a_link_is_mailed_to_the_address_and_not_shown(site: Site) -> None:
+    browser = site.browser()
+    page = browser.submit(browser.get("/"), "/link", {"email": ADA})
+    [(address, link)] = site.mail
+    assert address == ADA
+    [token] = parse_qs(urlsplit(link).query)["token"]
+    assert token not in page.body and not browser.cookies
+
+
+def test_a_confirmed_link_signs_in_and_shows_the_protected_page(site: Site) -> None:
+    browser = site.signed_in()
+    assert f"Hello, {ADA}" in browser.get("/account").body
+    user = site.store.get_user_by_email(ADA)
+    assert user is not None and user.email_verified is not None
+
+
+def test_opening_a_link_any_number_of_times_does_not_use_it_up(site: Site) -> None:
+    scanner, browser = site.browser(), site.browser()
+    link = site.link_for(browser)
+    for method in ("GET", "GET", "HEAD"):
+        scanner.request(method, link)
+    assert not scanner.cookies and not is_signed_in(scanner)
+    assert browser.submit(browser.get(link), "/confirm").status == 303
+
+
+def test_a_used_link_is_refused(site: Site) -> None:
+    first, second = site.browser(), site.browser()
+    link = site.link_for(first)
+    first.submit(first.get(link), "/confirm")
+    assert second.submit(second.get(link), "/confirm").status == 403
+    assert not second.cookies and is_signed_in(first)
+
+
+def test_an_expired_link_is_refused(site: Site) -> None:
+    browser = site.browser()
+    link = site.link_for(browser)
+    site.now += timedelta(minutes=10)
+    assert browser.submit(browser.get(link), "/confirm").status == 403
+    assert not is_signed_in(browser) and site.store.get_user_by_email(ADA) is None
+
+
+def test_a_link_for_one_address_signs_nobody_else_in(site: Site) -> None:
+    browser = site.browser()
+    given = browser.get(site.link_for(browser)).forms("/confirm")[0]
+    assert browser.post("/confirm", {**given, "email": GRACE}).status == 403
+    assert not is_signed_in(browser)
+
+
+def test_a_sign_in_that_fails_half_way_leaves_the_link_usable(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = site.browser()
+    link = site.link_for(browser)
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(site.store, "_new_token", lambda: (_ for _ in ()).throw(OSError))
+        browser.submit(browser.get(link), "/confirm")
+    assert site.store.get_user_by_email(ADA) is None
+    assert browser.submit(browser.get(link), "/confirm").status == 303
+
+
+def test_over_http_on_localhost_the_cookie_has_every_flag_but_secure(site: Site) -> None:
+    browser = site.browser()
+    page = browser.submit(browser.get(site.link_for(browser)), "/confirm")
+    assert session_cookie(page) == ["session", "HttpOnly", "Max-Age=34560000", "Path=/", "SameSite=Lax"]
+
+
+def test_over_https_the_cookie_is_secure_and_has_the_host_prefix(site: Site) -> None:
+    site.base_url = HTTPS
+    browser = site.browser()
+    page = browser.submit(browser.get(site.link_for(browser)), "/confirm")
+    assert session_cookie(page) == [
+        "__Host-session",
+        "HttpOnly",
+        "Max-Age=34560000",
+        "Path=/",
+        "SameSite=Lax",
+        "Secure",
+    ]
+    assert is_signed_in(browser)
+
+
+@pytest.mark.parametrize("base_url", [LOCALHOST, HTTPS])
+def test_signing_out_ends_the_session_and_takes_the_cookie_away(site: Site, base_url: str) -> None:
+    site.base_url = base_url
+    browser = site.signed_in()
+    kept = dict(browser.cookies)
+    page = browser.submit(browser.get("/account"), "/sign-out")
+    assert (page.status, page.header("Location"), browser.cookies) == (303, "/", {})
+    browser.cookies = kept
+    assert not is_signed_in(browser)
+
+
+def test_a_second_device_is_listed_and_can_be_ended_from_the_first(site: Site) -> None:
+    phone = site.signed_in(agent="Phone")
+    site.now += timedelta(minutes=1)
+    laptop = site.signed_in(agent="Laptop")
+    page = laptop.get("/account")
+    assert re.findall(r"<p>(\w+), since ([\d :-]+) UTC([^<]*)</p>", page.body) == [
+        ("Laptop", "2026-01-01 00:01", " (this one)"),
+        ("Phone", "2026-01-01 00:00", ""),
+    ]
+    assert laptop.submit(page, "/revoke", number=1).status == 303
+    assert (is_signed_in(laptop), is_signed_in(phone)) == (True, False)
+
+
+def test_nobody_ends_the_session_of_somebody_else(site: Site) -> None:
+    ada, grace = site.signed_in(ADA), site.signed_in(GRACE)
+    [foreign] = ada.get("/account").forms("/revoke")
+    assert grace.post("/revoke", foreign).status == 303
+    assert is_signed_in(ada) and is_signed_in(grace)
+
+
+def test_signing_in_again_ends_the_session_that_the_browser_had(site: Site) -> None:
+    browser = site.signed_in(ADA)
+    before = browser.cookies["session"]
+    browser.submit(browser.get(site.link_for(browser, GRACE)), "/confirm")
+    assert f"Hello, {GRACE}" in browser.get("/account").body
+    assert site.store.get_session_and_user(before) is None
+
+
+def test_a_session_in_use_is_extended_and_an_unused_one_ends(site: Site) -> None:
+    browser = site.signed_in()
+    for _ in range(3):
+        site.now += timedelta(days=29)
+        assert is_signed_in(browser)
+    site.now += timedelta(days=30)
+    assert not is_signed_in(browser)
+
+
+STRANGE_COOKIES = [
+    "",
+    "session",
+    "session=",
+    "session=unknown",
+    "=; ;;session=\xff\xfe",
+    "session=" + "x" * 100_000,
+    'session="quoted"; session',
+    "other=1; session = 2",
+]
+
+
+@pytest.mark.parametrize("cookie", STRANGE_COOKIES, ids=range(len(STRANGE_COOKIES)))
+@pytest.mark.parametrize("method, path", [("GET", "/account"), ("POST", "/revoke"), ("POST", "/sign-out")])
+def test_an_unknown_cookie_leads_to_the_first_page(site: Site, method: str, path: str, cookie: str) -> None:
+    page = site.browser().request(method, path, HTTP_COOKIE=cookie, HTTP_ORIGIN=LOCALHOST)
+    assert (page.status, page.header("Location"), page.header("Set-Cookie")) == (303, "/", None)
+
+
+def test_known_and_unknown_addresses_get_the_same_answer(site: Site) -> None:
+    site.signed_in(ADA)
+    browser = site.browser()
+    first = browser.get("/")
+    known, unknown = (browser.submit(first, "/link", {"email": email}) for email in (ADA, GRACE))
+    assert known == unknown and [address for address, _ in site.mail[-2:]] == [ADA, GRACE]
+
+
+@pytest.mark.parametrize("typed", LOOKALIKES, ids=ascii)
+def test_the_mail_for_a_known_user_goes_to_the_stored_address(site: Site, typed: str) -> None:
+    site.signed_in(ADA)
+    site.link_for(site.browser(), typed)
+    assert site.mail[-1][0] == ADA
+
+
+def test_a_lookalike_of_an_unknown_address_gets_the_link_at_the_plain_one(site: Site) -> None:
+    site.link_for(site.browser(), LOOKALIKES[2])
+    assert site.mail[-1][0] == ADA
+
+
+NO_ADDRESSES = [
+    "", " ", "ada", "ada@example.com\r\nBcc: grace@example.com", "ada@example.com, grace@example.com",
+    "ada @example.com", "ada@exa\0mple.com", "ada@example.com\u2028x", "a" * 250 + "@b.io",
+    "\ufdfa" * 20 + "@b",  # grows under NFKC
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", NO_ADDRESSES, ids=range(len(NO_ADDRESSES)))
+def test_what_is_no_single_address_gets_no_mail(site: Site, typed: str) -> None:
+    assert site.browser().post("/link", {"email": typed}).status == 400
+    assert site.mail == []
+
+
+FOREIGN = {
+    "another site": {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_ORIGIN": "https://evil.example"},
+    "a sister domain": {"HTTP_SEC_FETCH_SITE": "same-site", "HTTP_ORIGIN": "https://blog.example.com"},
+    "an old browser elsewhere": {"HTTP_SEC_FETCH_SITE": "", "HTTP_ORIGIN": "https://evil.example"},
+    "a sandboxed frame": {"HTTP_SEC_FETCH_SITE": "", "HTTP_ORIGIN": "null"},
+    "our name as a prefix": {"HTTP_SEC_FETCH_SITE": "", "HTTP_ORIGIN": LOCALHOST + ".evil.example"},
+    "nobody knows": {"HTTP_SEC_FETCH_SITE": "", "HTTP_ORIGIN": ""},
+}
+
+
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+def test_a_post_from_elsewhere_changes_nothing(site: Site, headers: dict[str, str]) -> None:
+    browser = site.signed_in()
+    page = browser.get("/account")
+    link = browser.get(site.link_for(browser, GRACE)).forms("/confirm")[0]
+    sent = len(site.mail)
+    posts: list[tuple[str, dict[str, str]]] = [
+        ("/link", {"email": GRACE}),
+        ("/confirm", link),
+        ("/revoke", page.forms("/revoke")[0]),
+        ("/sign-out", {}),
+    ]
+    assert [browser.post(path, given, **headers).status for path, given in posts] == [403] * 4
+    assert len(site.mail) == sent and f"Hello, {ADA}" in browser.get("/account").body
+
+
+def test_an_old_browser_that_sends_only_its_origin_is_believed(site: Site) -> None:
+    browser = site.signed_in()
+    assert browser.post("/sign-out", {}, HTTP_SEC_FETCH_SITE="").status == 303
+    assert not is_signed_in(browser)
+
+
+@pytest.mark.parametrize("path", ["/link?email=ada@example.com", "/revoke", "/sign-out", "/nowhere"])
+def test_nothing_is_changed_by_a_get(site: Site, path: str) -> None:
+    browser = site.signed_in()
+    sent = len(site.mail)
+    assert browser.get(path).status == 404
+    assert is_signed_in(browser) and len(site.mail) == sent
+
+
+def test_the_host_header_does_not_get_into_the_link(site: Site) -> None:
+    given = dict.fromkeys(("HTTP_HOST", "HTTP_X_FORWARDED_HOST", "SERVER_NAME"), "evil.example")
+    site.browser().post("/link", {"email": ADA}, **given)
+    assert site.mail[0][1].startswith(LOCALHOST + "/confirm?")
+
+
+def test_every_redirect_is_a_constant(site: Site) -> None:
+    browser = site.browser()
+    link = site.link_for(browser) + "&next=https://evil.example"
+    given = browser.get(link).forms("/confirm")[0] | {"next": "https://evil.example"}
+    seen = [
+        browser.post("/confirm", given),
+        browser.post("/revoke", {"id": "none", "next": "//evil.example"}),
+        browser.post("/sign-out?next=//evil.example", {}),
+        browser.get("/account?next=//evil.example"),
+    ]
+    assert [page.header("Location") for page in seen] == ["/account", "/account", "/", "/"]
+
+
+SCRIPT = "\"'><script>alert(1)</script>"
+
+
+def test_what_came_from_outside_is_escaped_on_every_page(site: Site) -> None:
+    browser = site.signed_in(f"{SCRIPT}@example.com", agent=SCRIPT)
+    hidden = {"email": SCRIPT, "token": SCRIPT}
+    pages = [browser.get("/account"), browser.get("/confirm?" + urlencode(hidden))]
+    for page in pages:
+        assert "&lt;script&gt;" in page.body and "<script" not in page.body
+    assert pages[1].forms("/confirm") == [hidden]
+
+
+def test_every_page_forbids_scripts_caches_frames_and_foreign_referrers(site: Site) -> None:
+    browser = site.browser()
+    for page in (browser.get("/"), browser.get("/nowhere"), browser.get(site.link_for(browser))):
+        policy = page.header("Content-Security-Policy") or ""
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+        assert page.header("Cache-Control") == "no-store"
+        assert page.header("Referrer-Policy") == "same-origin"
+
+
+@pytest.mark.parametrize("length", ["", "0", "1000000000"])
+def test_no_claimed_length_makes_it_read_more_than_a_form(site: Site, length: str) -> None:
+    given = {"padding": "x" * 20_000, "email": ADA}
+    assert site.browser().post("/link", given, CONTENT_LENGTH=length).status == 400
+    assert site.mail == []
+
+
+def test_started_as_a_script_the_application_prints_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Server:
+        """Serves one form instead of the rest of time."""
+
+        def __init__(self, host: str, port: int, app: Callable[..., Any]) -> None:
+            self.browser = Browser(app, f"http://{host}:{port}")
+
+        def serve_forever(self) -> None:
+            self.browser.submit(self.browser.get("/"), "/link", {"email": ADA})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wsgiref.simple_server.make_server", Server)
+    (tmp_path / "app.py").write_text(block_with("def make_app(store, base_url").source, encoding="utf-8")
+    runpy.run_path("app.py", run_name="__main__")
+    start = re.escape(f"To {ADA}: {LOCALHOST}/confirm?email=ada%40example.com&token=")
+    assert re.fullmatch(start + r"[\w-]{43}\n", capsys.readouterr().out)
+
+
+class Quiet(WSGIRequestHandler):
+    """No access log in the test's output."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_the_whole_flow_works_through_a_real_server(site: Site) -> None:
+    with make_server("127.0.0.1", 0, site.browser().app, handler_class=Quiet) as server:
+        site.base_url = f"http://127.0.0.1:{server.server_port}"
+        server.set_app(site.browser().app)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            statuses = []
+            cookie = ""
+
+            def ask(method: str, path: str, given: Mapping[str, str] = {}) -> http.client.HTTPResponse:
+                connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+                headers = {"Origin": site.base_url, "Cookie": cookie}
+                connection.request(method, path, urlencode(given) if method == "POST" else None, headers)
+                response = connection.getresponse()
+                response.read()
+                connection.close()
+                statuses.append(response.status)
+                return response
+
+            ask("POST", "/link", {"email": ADA})
+            link = urlsplit(site.mail[0][1])
+            ask("GET", f"{link.path}?{link.query}")
+            given = {name: values[0] for name, values in parse_qs(link.query).items()}
+            cookie = (ask("POST", "/confirm", given).getheader("Set-Cookie") or "").partition(";")[0]
+            for method, path in (("GET", "/account"), ("POST", "/sign-out"), ("GET", "/account")):
+                ask(method, path)
+            assert statuses == [200, 200, 303, 200, 303, 303]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# --- the recipes ------------------------------------------------------------------------------
+
+
+def as_wsgi(asgi: Callable[..., Any]) -> Callable[..., Any]:
+    """An ASGI application for ``Browser``, one request to an event loop. (Starlette's own test client
+    needs a library more, and which one depends on its version.)"""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        names = {name: name.removeprefix("HTTP_").replace("_", "-").lower().encode() for name in environ}
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "root_path": "",
+            "method": environ["REQUEST_METHOD"], "scheme": environ["wsgi.url_scheme"],
+            "path": environ["PATH_INFO"], "query_string": environ["QUERY_STRING"].encode(),
+            "headers": [(names[name], value.encode("latin-1")) for name, value in environ.items()
+                        if name.startswith(("HTTP_", "CONTENT_"))],
+        }  # fmt: skip
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        asyncio.run(asgi(scope, receive, send))
+        headers = [(name.decode(), value.decode("latin-1")) for name, value in sent[0]["headers"]]
+        start_response(f"{sent[0]['status']} as ASGI says", headers)
+        return [message["body"] for message in sent[1:]]
+
+    return app
+
+
+OpenRecipe = Callable[[RunBlock], tuple[Any, Browser]]
+
+
+def open_flask(run_block: RunBlock) -> tuple[Any, Browser]:
+    """The Flask recipe's store, and a browser on its application."""
+    recipe: Any = run_block(block_with("@app.before_request"))
+    return recipe.store, Browser(recipe.app, HTTPS)
+
+
+def open_fastapi(run_block: RunBlock) -> tuple[Any, Browser]:
+    """The same of the FastAPI recipe."""
+    recipe: Any = run_block(block_with("from fastapi import"))
+    return recipe.store, Browser(as_wsgi(recipe.app), HTTPS, posts_json=True)
+
+
+RECIPES = pytest.mark.parametrize("open_recipe", [open_flask, open_fastapi])
+DONE, SIGN_IN_FIRST = (204, 303), (302, 401)
+
+
+def magic_link(store: Any) -> dict[str, str]:
+    """What a form with a fresh link for Ada sends."""
+    return {"email": ADA, "token": store.create_verification_token(identifier=ADA).token}
+
+
+@RECIPES
+def test_a_recipe_signs_in_shows_the_protected_page_and_signs_out(
+    open_recipe: OpenRecipe, run_block: RunBlock
+) -> None:
+    store, browser = open_recipe(run_block)
+    assert browser.get("/account").status in SIGN_IN_FIRST
+    assert browser.post("/confirm", magic_link(store)).status in DONE
+    [session] = store.list_sessions(store.get_user_by_email(ADA).id)
+    assert json.loads(browser.get("/account").body) == {"email": ADA, "devices": [session.id]}
+    kept = dict(browser.cookies)
+    assert browser.post("/sign-out", {}).status in DONE
+    assert (browser.cookies, store.list_sessions(session.user_id)) == ({}, [])
+    browser.cookies = kept
+    assert browser.get("/account").status in SIGN_IN_FIRST
+
+
+@RECIPES
+def test_a_recipe_refuses_a_used_link(open_recipe: OpenRecipe, run_block: RunBlock) -> None:
+    store, browser = open_recipe(run_block)
+    link = magic_link(store)
+    assert browser.post("/confirm", link).status in DONE
+    assert browser.post("/confirm", link).status == 403
+
+
+@RECIPES
+def test_a_recipe_sets_and_clears_the_cookie_with_every_flag(
+    open_recipe: OpenRecipe, run_block: RunBlock
+) -> None:
+    store, browser = open_recipe(run_block)
+    signed_in, signed_out = browser.post("/confirm", magic_link(store)), browser.post("/sign-out", {})
+    for page, age in ((signed_in, 34560000), (signed_out, 0)):
+        name, *attributes = session_cookie(page)
+        assert name == "__Host-session"
+        given = {flag.lower() for flag in attributes if not flag.lower().startswith("expires=")}
+        assert given == {"httponly", "path=/", "secure", "samesite=lax", f"max-age={age}"}
+
+
+@RECIPES
+def test_a_recipe_refuses_a_post_from_elsewhere(open_recipe: OpenRecipe, run_block: RunBlock) -> None:
+    store, browser = open_recipe(run_block)
+    link = magic_link(store)
+    for headers in FOREIGN.values():
+        assert browser.post("/confirm", link, **headers).status == 403
+    assert browser.post("/confirm", link, HTTP_SEC_FETCH_SITE="").status in DONE
+    for headers in FOREIGN.values():
+        assert browser.post("/sign-out", {}, **headers).status == 403
+    assert browser.get("/account").status == 200
+
+
+@RECIPES
+def test_signing_in_again_through_a_recipe_ends_the_session_before(
+    open_recipe: OpenRecipe, run_block: RunBlock
+) -> None:
+    store, browser = open_recipe(run_block)
+    browser.post("/confirm", magic_link(store))
+    [before] = store.list_sessions(store.get_user_by_email(ADA).id)
+    browser.post("/confirm", magic_link(store))
+    [after] = store.list_sessions(before.user_id)
+    assert before.id != after.id
+
+
+def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
+    recipe: Any = run_block(block_with("async def lifespan"))
+    with SQLiteAdapter("auth.db") as store:
+        token = store.create_session(user_id=store.create_user(email=ADA).id).session_token
+
+    async def with_lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async with recipe.lifespan(recipe.app) as state:
+            await recipe.app({**scope, "state": state}, receive, send)
+
+    browser = Browser(as_wsgi(with_lifespan), HTTPS)
+    assert browser.get("/account").status == 401
+    browser.cookies["__Host-session"] = token
+    assert json.loads(browser.get("/account").body) == {"email": ADA}
+
+
+def test_the_table_on_asyncio_says_how_much_is_read_at_once() -> None:
+    assert f"more than {adapters.AT_ONCE} records" in section("asyncio")

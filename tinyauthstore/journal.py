@@ -1,0 +1,708 @@
+"""The files of a ``ShelveAdapter``: a shelf, the journal that continues it, and a lock.
+
+No ``dbm`` backend survives a crash by itself (``dbm.dumb`` can lose the whole file between two system
+calls), so none is ever changed in place: a shelf is written once, aside, and renamed when it is complete.
+What happens afterwards is appended to a journal, a line for each transaction, before it is acknowledged.
+
+One directory (0700) per store, its files 0600; ``000007`` is the *generation*, which only grows::
+
+    lock                 locked by the one process that has the store open; holds its id
+    shelf-000007.dumb/   the whole state at one moment; the dbm backend, named at the end, has its files inside
+    journal-000007       what happened since; generation 0 has no shelf: it begins empty
+    journal-000007.torn  the unfinished end of a journal whose process was killed, cut off; yours to look at
+                         and delete. There is at most one, and no store reads it.
+    shelf-000008.dumb.tmp/   a shelf being written, or never completed
+
+A *line*, in the journal as in the shelf, is ``CRC-32 of the payload in 8 hex digits, its length in bytes,
+the payload`` and a newline. The payload is ASCII JSON, never a pickle: opening a hostile file runs no code.
+
+* A journal's first line is ``{"tinyauthstore": "journal", "version": 1, "generation": 7}``, every other one
+  a transaction: a list of ``[plural, key, fields]``, with ``null`` for the fields of what was removed.
+* A shelf (a ``shelve.Shelf`` whose values are such lines) has the key ``manifest``: ``{"version": 1,
+  "generation": 7, "page": 500, "counts": {"users": 1200, ...}}``, and pages ``users/000000``, ``users/000001``,
+  ... of up to 500 ``[key, fields]`` each, because ``dbm.dumb`` reads its whole index at each opening. A value
+  too long for the backend goes on under ``users/000000+1``, ``+2``, ...
+* ``key`` lists the parts of the key (of a session: its token's digest, in hex), ``fields`` are the record's other
+  fields by name, dates in ISO 8601, bytes in base64. Fields that no model names any more are kept.
+
+A checkpoint writes ``shelf-000008.dumb.tmp`` and ``journal-000008`` and syncs both to the disk, renames the
+shelf to ``shelf-000008.dumb``, which makes it the one that counts, and removes generation 7. Opening takes
+the newest shelf without ``.tmp``, applies the journal of the same number, and sweeps away the rest.
+
+**To recover by hand**: copy the directory first. Take the newest shelf without ``.tmp``, or none if there is
+none; read each page's JSON after the second space; apply the journal's lines in order. A damaged line
+in the middle of a journal is refused, not skipped: to keep what is before it, cut the file there
+(``truncate -s OFFSET``); to keep what is after it as well, delete that one line, and let ``check()`` say
+whether later changes had built on it.
+
+The lock is ``flock``, not ``lockf``: with the latter, a backup that reads the directory from within the
+same process drops the lock when it closes its copy, and a second writer gets in without a word. A
+``flock`` would stay with a forked child after its parent's death; so a child closes it as its first act.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import itertools
+import json
+import logging
+import os
+import re
+import shelve
+import shutil
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from .errors import LockedError, StorageError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+VERSION = 1
+"""Of the format, in every journal and shelf. A higher one is refused."""
+
+BACKENDS = ("dumb", "gnu", "ndbm", "sqlite3")
+"""The submodules of ``dbm``."""
+
+PAGE = 500
+"""Rows in one value of a shelf."""
+
+PIECE = {"ndbm": 500}
+"""Bytes that a backend holds in one value, where that is limited: some ndbm libraries corrupt the file
+beyond 1 kB of key and value."""
+
+SMALLEST_LIMIT = 1 << 20
+"""Bytes that a journal may have without a checkpoint, however small the shelf is."""
+
+Row = list[Any]
+"""``[key, fields]``."""
+
+Page = tuple[str, list[Row]]
+"""Some of a table's rows, and its name."""
+
+warn = logging.getLogger("tinyauthstore").warning
+
+
+def _trouble(path: str, what: str) -> StorageError:
+    return StorageError(f"{path} {what}", path=path)
+
+
+# --- lines ------------------------------------------------------------------------------------
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9]{1,15}) ")
+
+
+def line(value: Any) -> bytes:
+    """``value`` as JSON, with checksum and length."""
+    payload = _encode(value).encode("ascii")
+    return b"%08x %d %b\n" % (zlib.crc32(payload), len(payload), payload)
+
+
+def payload(data: bytes, start: int = 0) -> tuple[bytes, int] | None:
+    """The payload of the whole line at ``start``, and where the next one begins; None if there is no such."""
+    if (head := _HEAD.match(data, start)) is None:
+        return None
+    end = head.end() + int(head[2])
+    if data[end : end + 1] != b"\n":
+        return None
+    found = data[head.end() : end]
+    return (found, end + 1) if zlib.crc32(found) == int(head[1], 16) else None
+
+
+# --- directories ------------------------------------------------------------------------------
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut. Windows has no such call and needs none."""
+    if sys.platform != "win32":
+        _sync(path, os.O_RDONLY)
+
+
+def sync_files(path: str) -> None:
+    """Make a directory's files, and their names, survive a power cut."""
+    for name in os.listdir(path):
+        _sync(os.path.join(path, name), os.O_RDWR)
+    sync_directory(path)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a directory. What cannot be removed is left for the next time, with a word in the log."""
+    try:
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        warn("%s is no longer needed, and could not be removed: %s", path, error)
+
+
+# --- the lock ---------------------------------------------------------------------------------
+
+_guard = threading.RLock()  # held while a descriptor comes or goes, and by fork(): a child knows them all
+_held: set[Lock] = set()
+
+
+class Lock:
+    """A store's lock, held from construction to ``release``, or to the end of the process, however it ends."""
+
+    def __init__(self, path: str) -> None:
+        """LockedError, naming the process that has it, if it is taken. Read-only access is no way around."""
+        with _guard:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                self._take(descriptor)
+            except OSError as error:
+                holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+                os.close(descriptor)
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise
+                folder, who = os.path.dirname(path), f"process {holder}" if holder else "another process"
+                if holder == str(os.getpid()):
+                    who = "this very process"
+                raise LockedError(
+                    f"{folder} is open in {who}; a shelf belongs to one process at a time, and cannot be read"
+                    " beside it either. Close it there, or use SQLiteAdapter, which processes may share",
+                    path=folder,
+                ) from error
+            self._descriptor = descriptor
+            _held.add(self)
+        self._sign(b"%d\n" % os.getpid())
+
+    def _sign(self, text: bytes) -> None:
+        with suppress(OSError):  # on a full disk the holder has no name, and a lock all the same
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, text)
+
+    @staticmethod
+    def _take(descriptor: int) -> None:
+        if sys.platform == "win32":
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read, and the id must be
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two processes lock two files of one name."""
+        with _guard:
+            if self in _held:
+                self._sign(b"")
+                self._drop()
+
+    def _drop(self) -> None:
+        _held.remove(self)
+        os.close(self._descriptor)
+
+
+def _in_child() -> None:
+    for lock in list(_held):
+        lock._drop()
+    _guard.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_in_child)
+
+
+# --- the journal ------------------------------------------------------------------------------
+
+
+class Contents(NamedTuple):
+    """What a journal says: the last fields (None: removed) by table and key; how far it is whole; the torn rest."""
+
+    changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]]
+    size: int
+    torn: bytes
+
+
+def read_journal(path: str, generation: int) -> Contents:
+    """The journal's contents; none if it does not exist. StorageError if it is damaged.
+
+    At its end, less than a line is what a killed process leaves: nobody was told that it is there.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return Contents({}, 0, b"")
+    except OSError as error:
+        raise _trouble(path, f"cannot be read: {error}") from error
+    payloads, end = [], 0
+    while (found := payload(data, end)) is not None:
+        text, end = found
+        payloads.append(text)
+    header = _header(generation)
+    after = _lines_after(data, end)
+    if after or not (payloads or header.startswith(data)):
+        before = max(len(payloads) - 1, 0)
+        raise _trouble(
+            path,
+            f"is damaged at byte {end}: {before} transactions before that and {after} lines after it are whole. Restore"
+            f" a backup; or copy the directory, and keep those before it with `truncate -s {end}`, or those after it"
+            " too by deleting the damaged line (see tinyauthstore/journal.py)",
+        )
+    changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]] = {}
+    try:
+        for number, text in enumerate(payloads):
+            transaction = json.loads(text)
+            if number == 0:
+                _refuse_newer(path, transaction)
+                if not data.startswith(header):
+                    raise ValueError(f"it is not that of generation {generation}")
+                continue
+            for plural, key, fields in transaction:
+                changes.setdefault(plural, {})[tuple(key)] = fields
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _trouble(path, f"cannot be read as a journal of ours ({error}); restore a backup") from error
+    return Contents(changes, end, data[end:])
+
+
+def _header(generation: int) -> bytes:
+    return line({"tinyauthstore": "journal", "version": VERSION, "generation": generation})
+
+
+def _refuse_newer(path: str, header: Any) -> None:
+    version = header.get("version") if isinstance(header, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise _trouble(
+            path, f"was written by a newer tinyauthstore (format {version}, this one knows {VERSION}); upgrade the package"
+        )
+
+
+def _lines_after(data: bytes, start: int) -> int:
+    """How many whole lines there are anywhere after ``start``."""
+    count = 0
+    while (head := _HEAD.search(data, start)) is not None:
+        found = payload(data, head.start())
+        count += found is not None
+        start = head.start() + 1 if found is None else found[1]
+    return count
+
+
+class Journal:
+    """A journal that is open for appending. ``size`` is where its last whole line ends."""
+
+    def __init__(self, path: str, size: int, *, sync: bool) -> None:
+        """Continue the journal at ``path`` from ``size``; what comes after that is cut off.
+
+        ``sync``: what was appended survives a power cut, and not only the process.
+        """
+        self.path = path
+        self.size = size
+        self.refusal = ""  # why nothing may be appended any more
+        self._sync = sync
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            os.ftruncate(self._file, size)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, path: str, generation: int, *, sync: bool) -> Journal:
+        """A journal with nothing but its header, on the disk."""
+        journal = cls(path, 0, sync=sync)
+        try:
+            journal._write(header := _header(generation))
+            os.fsync(journal._file)
+        except BaseException:
+            journal.close()
+            raise
+        journal.size = len(header)
+        return journal
+
+    def append(self, transaction: Any) -> None:
+        """Add a line. StorageError, and no trace of it in the file, if the disk is full or fails."""
+        if self.refusal:
+            raise _trouble(self.path, self.refusal)
+        data = line(transaction)
+        try:
+            self._write(data)
+            if self._sync:
+                self._fsync()
+            self.size += len(data)
+        except BaseException as error:
+            self.retract(self.size)
+            if isinstance(error, OSError):
+                raise _trouble(
+                    self.path, self.refusal or f"could not grow, and nothing was changed: {error}"
+                ) from error
+            raise
+
+    def retract(self, size: int) -> None:
+        """Take back what was appended since ``size``; if that fails, nothing more can be appended."""
+        try:
+            os.ftruncate(self._file, size)
+            self.size = size
+        except OSError as error:
+            self.refuse(f"could not be cut back after a write that failed ({error})")
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def refuse(self, reason: str) -> None:
+        """Append nothing from now on: what the disk holds is not known any more."""
+        self.refusal = self.refusal or f"{reason}: nothing more can be written until the store is opened again"
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[os.write(self._file, rest) :]
+
+    def _fsync(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:  # the system may have dropped the data, and would not say so a second time
+            self.refuse(f"could not be synced to the disk ({error})")
+            raise
+
+
+# --- the shelf --------------------------------------------------------------------------------
+
+
+class Shelf(shelve.Shelf[Any]):
+    """A ``shelve.Shelf`` whose values are lines of JSON; ``ValueError`` for one that is not."""
+
+    def __init__(self, folder: str, backend: str, flag: str) -> None:
+        module = backend_module(backend, folder)
+        self.dict = module.open(os.path.join(folder, "shelf"), flag, 0o600)
+        super().__init__(self.dict)
+        self._piece = PIECE.get(backend, sys.maxsize)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        data = line(value)
+        for i, start in enumerate(range(0, len(data), self._piece)):
+            self.dict[self._name(key, i)] = data[start : start + self._piece]
+
+    def __getitem__(self, key: str) -> Any:
+        data = piece = self.dict[self._name(key, 0)]
+        for i in itertools.count(1):
+            if len(piece) < self._piece:
+                break
+            piece = self.dict.get(self._name(key, i), b"")
+            data += piece
+        if (found := payload(data)) is None or found[1] != len(data):
+            raise ValueError(f"{key} is damaged")
+        return json.loads(found[0])
+
+    def sync(self) -> None:
+        """Nothing: closing does it, and if this failed first, ``dbm.dumb`` would write once more when collected."""
+
+    @staticmethod
+    def _name(key: str, piece: int) -> bytes:
+        return (f"{key}+{piece}" if piece else key).encode()
+
+
+def backend_module(name: str, path: str) -> ModuleType:
+    """``dbm.<name>``. StorageError if this Python lacks it."""
+    try:
+        return importlib.import_module(f"dbm.{name}")
+    except ImportError as error:
+        raise _trouble(
+            path,
+            f"needs dbm.{name}, which this Python lacks ({error}): install it (Debian has python3-gdbm for gnu and"
+            ' ndbm), or open the store once with dbm="dumb" under a Python that has both, which rewrites it',
+        ) from error
+
+
+def write_shelf(folder: str, backend: str, generation: int, tables: Mapping[str, Iterable[Row]]) -> None:
+    """Write a new shelf, the manifest last, into a new directory."""
+    os.mkdir(folder, 0o700)
+    counts = {}
+    with closing(Shelf(folder, backend, "n")) as shelf:
+        for plural, rows in tables.items():
+            counts[plural], remaining = 0, iter(rows)
+            while page := list(itertools.islice(remaining, PAGE)):
+                shelf[_page(plural, counts[plural], PAGE)] = page
+                counts[plural] += len(page)
+        shelf["manifest"] = {"version": VERSION, "generation": generation, "page": PAGE, "counts": counts}
+
+
+def read_shelf(folder: str, backend: str, generation: int) -> Iterator[Page]:
+    """Every page. StorageError if anything is missing or damaged."""
+    try:
+        with closing(Shelf(folder, backend, "r")) as shelf:
+            manifest = shelf["manifest"]
+            _refuse_newer(folder, manifest)
+            if (manifest["version"], manifest["generation"]) != (VERSION, generation):
+                raise ValueError("its manifest is another shelf's")
+            for plural, count in manifest["counts"].items():
+                for start in range(0, count, manifest["page"]):
+                    page = shelf[_page(plural, start, manifest["page"])]
+                    if len(page) != min(manifest["page"], count - start):
+                        raise ValueError(f"rows are missing from its {plural}")
+                    yield plural, page
+    except StorageError:
+        raise
+    except Exception as error:  # whatever dbm says about a file that it did not write
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise _trouble(
+            folder,
+            f"cannot be read as a shelf of ours ({reason}): it is damaged, or the disk is; restore a backup of the"
+            " whole store",
+        ) from error
+
+
+def _page(plural: str, start: int, size: int) -> str:
+    return f"{plural}/{start // size:06d}"
+
+
+# --- a store's directory ----------------------------------------------------------------------
+
+_SHELF = re.compile(rf"shelf-([0-9]{{6,}})\.({'|'.join(BACKENDS)})")
+_JOURNAL = re.compile(r"journal-([0-9]{6,})")
+_OURS = re.compile(rf"lock|{_SHELF.pattern}(\.tmp)?|{_JOURNAL.pattern}(\.torn)?")
+
+
+class Files:
+    """A store's directory, held from construction to ``close``.
+
+    The store must ``append`` each transaction, and ``checkpoint`` when that is ``due``.
+    """
+
+    def __init__(
+        self, path: str, *, backend: str | None, sync: bool, take: Callable[[Iterator[Page]], object]
+    ) -> None:
+        """Lock the directory, made if it does not exist, and let ``take`` have all its pages.
+
+        ``backend``: of the shelves to be written; None: the present one's, ``dumb`` at first. ``sync``: see
+        ``Journal``. StorageError if the directory is not ours, or damaged; then, and if ``take`` raises,
+        nothing in it is touched.
+        """
+        if backend is not None:
+            backend_module(backend, path)
+        self.path = path
+        self.backend = backend or "dumb"  # of the present shelf
+        self.generation = 0
+        self._wanted = backend
+        self._sync = sync
+        self._limit = SMALLEST_LIMIT
+        try:
+            self._reach()
+            self._lock = Lock(os.path.join(path, "lock"))
+        except (OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        try:
+            self._find()
+            found = read_journal(self._journal(self.generation), self.generation)
+            take(self._pages(found))
+            self.journal = self._continued(found)
+            self._sweep()
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise self._unreachable(error) from error
+            raise
+
+    # -- opening
+
+    def _reach(self) -> None:
+        try:
+            os.mkdir(self.path, 0o700)
+            sync_directory(os.path.dirname(self.path))
+        except FileExistsError:
+            names = os.listdir(self.path)
+            if any(_SHELF.fullmatch(name) or _JOURNAL.fullmatch(name) for name in names):
+                return
+            if foreign := [name for name in sorted(names) if not self._is_our_lock(name)]:
+                raise _trouble(
+                    self.path,
+                    f"is a directory of something else (it has {foreign[0]}, and no shelf of ours); choose"
+                    " another path, which may be new",
+                ) from None
+            with suppress(PermissionError):  # somebody else's; what we put there is private all the same
+                os.chmod(self.path, 0o700)
+
+    def _is_our_lock(self, name: str) -> bool:
+        """Whether it is what a process leaves that was killed when it had just created the directory."""
+        if name != "lock":
+            return False
+        with open(os.path.join(self.path, name), "rb") as file:
+            return re.fullmatch(rb"([0-9]+\n)?", file.read(32)) is not None
+
+    def _unreachable(self, error: Exception) -> StorageError:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, NotADirectoryError):
+            reason = "it is a file; a shelf is a directory, which may be new"
+        elif not os.path.isdir(os.path.dirname(self.path)):
+            reason = f"the directory {os.path.dirname(self.path)} does not exist; create it first"
+        return _trouble(self.path, f"cannot be opened: {reason}")
+
+    def _find(self) -> None:
+        """Which generation counts. StorageError if a shelf is missing."""
+        names = os.listdir(self.path)
+        shelves = [(int(match[1]), match[2]) for match in map(_SHELF.fullmatch, names) if match]
+        if shelves:
+            self.generation, self.backend = max(shelves)
+            self._limit = max(SMALLEST_LIMIT, _size(self._shelf(self.generation, self.backend)))
+        journals = {int(match[1]) for match in map(_JOURNAL.fullmatch, names) if match}
+        newest = max(journals, default=0)
+        if newest > self.generation:  # a checkpoint was interrupted before its shelf counted, or ...
+            begun = newest == self.generation + 1 and self.generation in journals
+            if not begun or os.path.getsize(self._journal(newest)) > len(_header(newest)):
+                raise _trouble(
+                    self._journal(newest), "continues a shelf that is not there; restore it, or a backup of both"
+                )
+
+    def _pages(self, found: Contents) -> Iterator[Page]:
+        if self.generation:
+            shelf = self._shelf(self.generation, self.backend)
+            for plural, page in read_shelf(shelf, self.backend, self.generation):
+                if changed := found.changes.get(plural):
+                    page = [row for row in page if tuple(row[0]) not in changed]
+                if page:
+                    yield plural, page
+        for plural, changed in found.changes.items():
+            if page := [[list(key), fields] for key, fields in changed.items() if fields is not None]:
+                yield plural, page
+
+    def _continued(self, found: Contents) -> Journal:
+        """The journal, open at the end of what is whole."""
+        path = self._journal(self.generation)
+        if found.torn:
+            self._keep_torn(path, found)
+        if found.size:
+            return Journal(path, found.size, sync=self._sync)
+        if self.generation and not os.path.exists(path):
+            warn("%s is missing: what happened since its shelf was written is lost", path)
+        journal = Journal.create(path, self.generation, sync=self._sync)
+        sync_directory(self.path)
+        return journal
+
+    def _keep_torn(self, path: str, found: Contents) -> None:
+        for name in os.listdir(self.path):
+            if name.endswith(".torn"):
+                remove(os.path.join(self.path, name))
+        with open(os.open(f"{path}.torn", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(found.torn)
+        warn(
+            "%s ended, from byte %d on, in %d bytes that are no whole line: what a killed process leaves of a write"
+            " that it did not acknowledge. They were cut off, and are kept in %s.torn",
+            path, found.size, len(found.torn), path,
+        )  # fmt: skip
+
+    # -- checkpoints
+
+    @property
+    def due(self) -> bool:
+        """Whether the journal has outgrown the shelf: a checkpoint then costs no more than was written since."""
+        return self.journal.size > self._limit
+
+    @property
+    def clean(self) -> bool:
+        """Whether a checkpoint would change nothing."""
+        as_wanted = self._wanted in (None, self.backend)
+        return self.journal.size == len(_header(self.generation)) and as_wanted and not self.journal.refusal
+
+    def checkpoint(self, tables: Mapping[str, Iterable[Row]]) -> None:
+        """Write the whole state to a new shelf. StorageError if that fails: then the journal goes on.
+
+        A failure after the new shelf counts (its name may not be on the disk yet) stops all writing.
+        """
+        number, backend = self.generation + 1, self._wanted or self.backend
+        shelf = self._shelf(number, backend)
+        draft = f"{shelf}.tmp"
+        try:
+            remove(draft)
+            write_shelf(draft, backend, number, tables)
+            sync_files(draft)
+            limit = max(SMALLEST_LIMIT, _size(draft))
+            journal = Journal.create(self._journal(number), number, sync=self._sync)
+            try:
+                publish(draft, shelf)
+                sync_directory(self.path)
+            except BaseException:
+                journal.close()
+                raise
+            self._take_up(number, backend, journal, limit)
+        except BaseException as error:
+            if self.generation != number:
+                self._abandon_checkpoint(shelf, draft, number, error)
+            if isinstance(error, Exception):
+                raise _trouble(shelf, f"could not be written: {error}") from error
+            raise
+        self._sweep()
+
+    def _take_up(self, number: int, backend: str, journal: Journal, limit: int) -> None:
+        old, self.journal = self.journal, journal
+        self.generation, self.backend, self._limit = number, backend, limit
+        old.close()
+
+    def _abandon_checkpoint(self, shelf: str, draft: str, number: int, error: BaseException) -> None:
+        if os.path.lexists(shelf):
+            self.journal.refuse(f"is superseded by {shelf}, which is perhaps not on the disk yet ({error})")
+        else:
+            remove(draft)
+            remove(self._journal(number))
+            self._limit += self.journal.size  # try again, but not at every write
+
+    def _sweep(self) -> None:
+        """Remove what belongs to other generations."""
+        keep = [self._shelf(self.generation, self.backend), self.journal.path]
+        try:
+            names = os.listdir(self.path)
+        except OSError as error:
+            warn("%s could not be swept: %s", self.path, error)
+            return
+        for name in names:
+            path = os.path.join(self.path, name)
+            if path not in keep and _OURS.fullmatch(name) and name != "lock" and not name.endswith(".torn"):
+                remove(path)
+
+    # -- and the rest
+
+    def append(self, changes: list[list[Any]]) -> None:
+        """Add one transaction to the journal: a table's name and a row for each record, fields None if it went."""
+        self.journal.append(changes)
+
+    def pages(self) -> Iterator[Page]:
+        """Every row, read from the disk again. StorageError if that is not what was left there."""
+        if self.journal.refusal:
+            raise _trouble(self.journal.path, self.journal.refusal)
+        found = read_journal(self.journal.path, self.generation)
+        if found.size != self.journal.size or found.torn:
+            raise _trouble(self.journal.path, "was changed, or removed, by somebody else")
+        return self._pages(found)
+
+    def close(self) -> None:
+        """Release everything."""
+        self.journal.close()
+        self._lock.release()
+
+    def _shelf(self, generation: int, backend: str) -> str:
+        return os.path.join(self.path, f"shelf-{generation:06d}.{backend}")
+
+    def _journal(self, generation: int) -> str:
+        return os.path.join(self.path, f"journal-{generation:06d}")
+
+
+def publish(draft: str, shelf: str) -> None:
+    """Make a complete draft the shelf that counts."""
+    os.rename(draft, shelf)
+
+
+def _size(folder: str) -> int:
+    return sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder))
