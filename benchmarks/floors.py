@@ -6,13 +6,13 @@ Connections are opened with the adapter's own settings, so that "durable" means 
 
 from __future__ import annotations
 
-import dbm
+import importlib
 import os
 import random
 import shelve
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +123,29 @@ def dictionary(sessions: int) -> dict[bytes, tuple[Any, ...]]:
     return {digest(number): record(number, users_of(sessions)) for number in range(sessions)}
 
 
-def write_shelf(path: Path, sessions: int) -> None:
-    """The same in the standard library's ``shelve``, as it comes: pickles, by the digest in hex."""
-    with closing(shelve.open(str(path), flag="n")) as shelf:
+def backends() -> list[str]:
+    """The kinds of file under a shelf that this Python has: ``dumb`` always."""
+    found = []
+    for name in ("dumb", "gnu", "ndbm", "sqlite3"):
+        with suppress(ImportError):
+            importlib.import_module(f"dbm.{name}")
+            found.append(name)
+    return found
+
+
+def shelf(path: Path, backend: str, flag: str = "r") -> closing[Any]:
+    """The standard library's ``shelve`` on that backend, as it comes: pickles. For a ``with``."""
+    return closing(shelve.Shelf(importlib.import_module(f"dbm.{backend}").open(str(path), flag)))
+
+
+def write_shelf(path: Path, sessions: int, backend: str = "dumb") -> None:
+    """Write sessions with their users to a new shelf, by the digest in hex."""
+    with shelf(path, backend, "n") as made:
         for number in range(sessions):
-            shelf[digest(number).hex()] = record(number, users_of(sessions))
+            made[digest(number).hex()] = record(number, users_of(sessions))
 
 
-def read_shelf(path: Path) -> int:
+def read_shelf(path: Path, backend: str = "dumb") -> int:
     """Open a bare shelf and read every value; how many there were."""
-    with closing(shelve.open(str(path), flag="r")) as shelf:
-        return sum(1 for _ in shelf.values())
-
-
-def backend(path: Path) -> str:
-    """The kind of file that ``shelve`` chose on this Python: ``dbm.gnu``, ``dbm.sqlite3``, ``dbm.dumb``."""
-    return dbm.whichdb(str(path)) or "dbm"
+    with shelf(path, backend) as found:
+        return sum(1 for _ in found.values())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shelve
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,18 +131,21 @@ def _in_memory(shop: Workshop, connection: Any, keys: Keys) -> Sample:
 
 
 def _plain_mappings(shop: Workshop, keys: Keys) -> list[Contender]:
-    """The same data in a dict, and in the standard library's shelve."""
-    path = shop.path("shelf")
-    shop.tell("filling a bare shelf")
-    floors.write_shelf(path, shop.plan.sessions)
-    shelf = shop.stack.enter_context(closing(shelve.open(str(path), flag="r")))
-    plain = floors.dictionary(shop.plan.sessions)
+    """The same data in a dict, and in bare shelves on every backend that this Python has."""
+
+    def in_dict() -> Sample:
+        return looking_up(floors.dictionary(shop.plan.sessions).get, [digest for (digest,) in keys.digests])
+
+    def in_shelf(backend: str) -> Sample:
+        path = shop.path("shelf")
+        shop.tell(f"filling a bare shelf on dbm.{backend}")
+        floors.write_shelf(path, shop.plan.sessions, backend)
+        shelf = shop.stack.enter_context(floors.shelf(path, backend))
+        return looking_up(shelf.get, [digest.hex() for (digest,) in keys.digests])
+
     return [
-        theirs("dict", lambda: looking_up(plain.get, [digest for (digest,) in keys.digests])),
-        theirs(
-            f"bare shelve, {floors.backend(path)}",
-            lambda: looking_up(shelf.get, [digest.hex() for (digest,) in keys.digests]),
-        ),
+        theirs("dict", cache(in_dict)),
+        *(theirs(f"bare shelve, dbm.{name}", cache(partial(in_shelf, name))) for name in floors.backends()),
     ]
 
 
