@@ -494,6 +494,19 @@ def test_a_purged_session_stays_gone_even_if_the_clock_is_put_back(
 
 
 @each_store
+def test_a_session_rotated_to_the_token_of_a_purged_one_is_served(
+    kind: str, tmp_path: Path, clock: FrozenClock
+) -> None:
+    with household(kind, tmp_path, clock=clock, session_max_age=60, new_token=lambda: LAPTOP) as store:
+        store.update_session(OTHERS, expires=FAR)
+        looks(store)
+        clock.tick(seconds=60)
+        store.purge_expired()
+        rotated = store.rotate_session(OTHERS)
+        assert session_of(store, LAPTOP) == rotated
+
+
+@each_store
 def test_a_purge_evicts_only_what_it_removed(kind: str, tmp_path: Path, clock: FrozenClock) -> None:
     with household(kind, tmp_path, clock=clock, session_max_age=60) as store:
         store.update_session(OTHERS, expires=FAR)
