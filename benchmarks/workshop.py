@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import inspect
 import random
 import shutil
 import sqlite3
@@ -19,16 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tinyauthstore
-from tinyauthstore import Adapter, MemoryAdapter, SplitAdapter, SQLiteAdapter
-
-from .measure import Skipped
-
-ShelveAdapter: Any = getattr(tinyauthstore, "ShelveAdapter", None)  # not there yet: import it once it is
-
-NO_CACHE: dict[str, Any] = (
-    {"cache_size": 0} if "cache_size" in inspect.signature(SQLiteAdapter).parameters else {}
-)
+from tinyauthstore import Adapter, MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter
 
 SESSIONS_PER_USER = 5
 
@@ -279,8 +269,6 @@ class Workshop:
         return store
 
 
-def shelve_store(path: Path, **options: Any) -> Adapter:
-    """An open ShelveAdapter, on the backend that every Python has."""
-    if ShelveAdapter is None:
-        raise Skipped("not there yet")
-    return ShelveAdapter(path, dbm="dumb", **options)  # type: ignore[no-any-return]
+def shelve_store(path: Path, **options: Any) -> ShelveAdapter:
+    """An open shelf, on the backend that every Python has."""
+    return ShelveAdapter(path, dbm="dumb", **options)

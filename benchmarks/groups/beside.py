@@ -15,7 +15,7 @@ from tinyauthstore import SQLiteAdapter
 from .. import bars, floors
 from ..measure import Bar, Contender, Sample, Section, latencies, ns_in_window, race, theirs, verify
 from ..processes import helper, write_steadily
-from ..workshop import NO_CACHE, SQLITE_FILE, Workshop, digest, keys_of, shuffled
+from ..workshop import SQLITE_FILE, Workshop, digest, keys_of, shuffled
 
 WRITES_PER_SECOND = (0, 10, 100, 1_000)
 
@@ -63,7 +63,7 @@ def _readers(shop: Workshop, file: Path, bar: Bar) -> Iterator[Callable[[Measure
     with (
         floors.opened(file) as bare,
         SQLiteAdapter(file) as store,
-        SQLiteAdapter(file, **NO_CACHE) as uncached,
+        SQLiteAdapter(file, cache_size=0) as uncached,
     ):
         yield lambda measure: [
             theirs(

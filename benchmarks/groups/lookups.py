@@ -7,13 +7,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyauthstore import Adapter, SQLiteAdapter
+from tinyauthstore import Adapter, MemoryAdapter, SQLiteAdapter
 
 from .. import bars, floors
 from ..measure import Contender, Sample, Section, looking_up, ns_per_call, race, theirs
 from ..workshop import (
     MEMORY,
-    NO_CACHE,
     SHELVE,
     SPLIT,
     SQLITE_FILE,
@@ -23,6 +22,7 @@ from ..workshop import (
     Workshop,
     email,
     expired_of,
+    fill,
     keys_of,
     shuffled,
     token,
@@ -54,6 +54,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             Contender("SQLite file, cache_size=0", lambda: _uncached(shop, keys), bars.UNCACHED),
             Contender("SQLite :memory:", lambda: _session(shop, SQLITE_MEMORY, keys.tokens)),
             Contender("memory", lambda: _session(shop, MEMORY, keys.tokens), bars.IN_MEMORY),
+            Contender("memory, cache_size=0", lambda: _uncached_memory(shop, keys)),
             Contender("shelve", lambda: _session(shop, SHELVE, keys.tokens), bars.IN_MEMORY),
             Contender("split: users in file, rest in memory", lambda: _session(shop, SPLIT, keys.tokens)),
             Contender(
@@ -72,7 +73,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             theirs(floors.BARE_JOIN, lambda: cold_select(file, everybody)),
             Contender("SQLite file, cold", lambda: cold(file, everybody), bars.COLD),
             Contender(
-                "SQLite file, cold, cache_size=0", lambda: cold(file, everybody, **NO_CACHE), bars.UNCACHED
+                "SQLite file, cold, cache_size=0", lambda: cold(file, everybody, cache_size=0), bars.UNCACHED
             ),
         ],
         rounds=plan.few_rounds,
@@ -120,7 +121,13 @@ def _session(shop: Workshop, kind: str, tokens: Sequence[str], *, found: bool = 
 
 def _uncached(shop: Workshop, keys: Keys) -> Sample:
     file = shop.filled(SQLITE_FILE, shop.plan.sessions)
-    store = shop.stack.enter_context(SQLiteAdapter(file, purge_interval=None, **NO_CACHE))
+    store = shop.stack.enter_context(SQLiteAdapter(file, purge_interval=None, cache_size=0))
+    return looking_up(store.get_session_and_user, keys.tokens)
+
+
+def _uncached_memory(shop: Workshop, keys: Keys) -> Sample:
+    store = shop.stack.enter_context(MemoryAdapter(purge_interval=None, cache_size=0))
+    fill(store, shop.plan.sessions)
     return looking_up(store.get_session_and_user, keys.tokens)
 
 

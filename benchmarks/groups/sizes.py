@@ -16,7 +16,6 @@ from .. import bars
 from ..measure import Bar, Contender, Sample, Section, looking_up, race
 from ..workshop import (
     MEMORY,
-    NO_CACHE,
     SHELVE,
     SQLITE_FILE,
     Keys,
@@ -51,7 +50,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
     for label, at, sizes, bar in (
         ("bare SELECT ... JOIN, file, cold", on_file(cold_select), plan.sizes, None),
         ("SQLite file, cold", on_file(cold), plan.sizes, bars.COLD_GROWTH),
-        ("SQLite file, cold, cache_size=0", on_file(cold, **NO_CACHE), plan.sizes, bars.COLD_GROWTH),
+        ("SQLite file, cold, cache_size=0", on_file(cold, cache_size=0), plan.sizes, bars.COLD_GROWTH),
         ("SQLite file, warm", warm(SQLITE_FILE), plan.sizes, bars.FLAT),
         ("memory", warm(MEMORY), plan.small_sizes, bars.FLAT),
         ("shelve", warm(SHELVE), plan.small_sizes, bars.FLAT),
@@ -67,19 +66,18 @@ def sections(shop: Workshop) -> Iterator[Section]:
         )
 
     weigh = partial(_growth, rounds=1, warm_up=False, unit="bytes")
-    for label, at in (
-        ("memory", lambda size: _held(partial(_filled_memory, size), _all(size))),
-        ("shelve", lambda size: _held(partial(shelve_store, shop.copy(SHELVE, size)), _all(size))),
+    for title, sizes, at in (
+        ("Memory for each session: memory", plan.small_sizes, _memory_of_memory),
+        ("Memory for each session: shelve", plan.small_sizes, partial(_memory_of_shelf, shop)),
         (
-            "what SQLite file keeps",
-            lambda size: _held(partial(_warmed, shop.filled(SQLITE_FILE, size), size), size),
+            "Memory in all that SQLite file keeps, every session looked up",
+            plan.small_sizes,
+            partial(_memory_kept, shop),
         ),
+        ("Bytes on disk for each session: SQLite file", plan.sizes, partial(_on_disk, shop, SQLITE_FILE)),
+        ("Bytes on disk for each session: shelve", plan.small_sizes, partial(_on_disk, shop, SHELVE)),
     ):
-        yield weigh(f"Memory for each session with its share of users: {label}", plan.small_sizes, at)
-    for kind, sizes in ((SQLITE_FILE, plan.sizes), (SHELVE, plan.small_sizes)):
-        yield weigh(
-            f"Bytes on disk for each session with its share of users: {kind}", sizes, _on_disk(shop, kind)
-        )
+        yield weigh(title, sizes, at)
 
 
 def _growth(title: str, sizes: Sequence[int], at: At, bar: Bar | None = None, **options: Any) -> Section:
@@ -95,47 +93,55 @@ def _growth(title: str, sizes: Sequence[int], at: At, bar: Bar | None = None, **
     )
 
 
-def _all(size: int) -> int:
+# --- bytes: a session with its share of users and accounts, a fifth of each --------------------
+
+
+def _stored(size: int) -> int:
     """The sessions that a filled store holds, expired ones included."""
     return size + expired_of(size)
 
 
-def _held(opened: Callable[[], AbstractContextManager[Any]], sessions: int) -> Sample:
-    """Bytes of Python's memory for each session, while that store is open."""
+def _memory_of_memory(size: int) -> Sample:
+    def filled() -> MemoryAdapter:
+        store = MemoryAdapter(purge_interval=None)
+        fill(store, size)
+        return store
 
-    def sample() -> float:
-        gc.collect()
-        tracemalloc.start()
-        try:
-            with opened():
-                gc.collect()
-                return tracemalloc.get_traced_memory()[0] / sessions
-        finally:
-            tracemalloc.stop()
-
-    return sample
+    return lambda: _held(filled) / _stored(size)
 
 
-def _filled_memory(size: int) -> MemoryAdapter:
-    store = MemoryAdapter(purge_interval=None)
-    fill(store, size)
-    return store
+def _memory_of_shelf(shop: Workshop, size: int) -> Sample:
+    path = shop.copy(SHELVE, size)
+    return lambda: _held(partial(shelve_store, path)) / _stored(size)
 
 
-def _warmed(file: Path, size: int) -> SQLiteAdapter:
-    """A store on a file that has looked up each of its sessions once."""
-    store = SQLiteAdapter(file, purge_interval=None)
-    for number in range(size):
-        store.get_session_and_user(token(number))
-    return store
+def _memory_kept(shop: Workshop, size: int) -> Sample:
+    """In all, not for each: it is bounded by ``cache_size``, whatever the store holds."""
+
+    def warmed() -> SQLiteAdapter:
+        store = SQLiteAdapter(shop.filled(SQLITE_FILE, size), purge_interval=None)
+        for number in range(size):
+            store.get_session_and_user(token(number))
+        return store
+
+    return lambda: _held(warmed)
 
 
-def _on_disk(shop: Workshop, kind: str) -> At:
+def _held(opened: Callable[[], AbstractContextManager[Any]]) -> int:
+    """Bytes of Python's memory while that store is open."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with opened():
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def _on_disk(shop: Workshop, kind: str, size: int) -> Sample:
     def size_of(path: Path) -> int:
         return sum(map(size_of, path.iterdir())) if path.is_dir() else path.stat().st_size
 
-    def make(size: int) -> Sample:
-        path = shop.filled(kind, size)
-        return lambda: size_of(path) / _all(size)
-
-    return make
+    path = shop.filled(kind, size)
+    return lambda: size_of(path) / _stored(size)

@@ -16,7 +16,7 @@ from tinyauthstore import SQLiteAdapter
 
 from ... import bars, floors
 from ...measure import Bar, Contender, Section, Skipped, looking_up, ns_per_call, race, theirs
-from ...workshop import NO_CACHE, SQLITE_FILE, Workshop, keys_of, shuffled, user_id, users_of
+from ...workshop import SQLITE_FILE, Workshop, keys_of, shuffled, user_id, users_of
 from .common import Samples
 
 
@@ -51,7 +51,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
     keys = keys_of(shuffled(plan.sessions, plan.look_ups))
     file = shop.copy(SQLITE_FILE, plan.sessions)
     store = shop.stack.enter_context(SQLiteAdapter(file))
-    uncached = shop.stack.enter_context(SQLiteAdapter(file, **NO_CACHE))
+    uncached = shop.stack.enter_context(SQLiteAdapter(file, cache_size=0))
     connection = shop.stack.enter_context(floors.opened(shop.copy(SQLITE_FILE, plan.sessions)))
 
     @functools.cache
