@@ -378,9 +378,9 @@ def test_every_call_of_an_adapter_that_is_not_ours_runs_on_the_worker(call: str)
 
 TRIES = 3
 WINDOW = 0.4
-LONGEST = 0.05
+LONGEST = 0.1
 """Seconds. Of the tries' widest gaps the narrowest is judged: what a store does it does in every try, what
-a machine that is busy otherwise does to us it does in some."""
+a machine that is busy otherwise does to us it does in some. (On one that is not, they are a few ms.)"""
 
 
 @asynccontextmanager
@@ -408,10 +408,10 @@ async def ticking() -> AsyncIterator[list[float]]:
         await abandoned(task)
 
 
-def judge(what: str, widest: list[float]) -> None:
+def judge(what: str, widest: list[float], longest: float = LONGEST) -> None:
     """Print the widest gap of each try, and assert that they are not all too wide."""
     print(f"\nwidest gaps of the event loop, {what}:", *(f"{gap * 1000:.1f} ms" for gap in widest))
-    assert len(widest) == TRIES and min(widest) < LONGEST
+    assert len(widest) == TRIES and min(widest) < longest
 
 
 def test_the_gauge_sees_a_blocked_loop() -> None:
@@ -541,19 +541,24 @@ def test_a_big_purge_does_not_block_the_loop(make: MakeStore) -> None:
     full = adapter.snapshot()
     clock.tick(days=1)
 
-    async def main() -> list[float]:
-        widest = []
+    durations, widest = [], []
+
+    async def main() -> None:
         async with AsyncAdapter(adapter) as store:
             for _ in range(TRIES):
                 await store.restore(full)
                 async with ticking() as gaps:
                     looking = asyncio.create_task(look_up_often(store, token))
+                    await turns()
+                    start = time.perf_counter()
                     assert (await store.purge_expired()).verification_tokens == count
+                    durations.append(time.perf_counter() - start)
                     await abandoned(looking)
                 widest.append(max(gaps))
-        return widest
 
-    judge(f"{count} tokens are purged in {type(adapter).__name__}", run(main()))
+    run(main())
+    what = f"{count} tokens are purged in {type(adapter).__name__}"
+    judge(what, widest, min(durations) / 2)  # blocked, it would be as long as the purge
 
 
 # --- transactions -----------------------------------------------------------------------------
@@ -1088,6 +1093,7 @@ def test_closing_twice_is_harmless_also_at_once(make: MakeStore) -> None:
         async with AsyncAdapter(make()) as store:
             await store.create_user(id="ada")
             await asyncio.gather(*(store.close() for _ in range(3)))
+            assert threading.active_count() == 1
             await store.close()
 
     run(main())
@@ -1274,22 +1280,24 @@ def test_a_keyboard_interrupt_in_a_transaction_rolls_it_back(make: MakeStore) ->
     run(later())
 
 
-@pytest.mark.parametrize("in_transaction", [False, True])
-def test_an_error_leaves_no_cycle_that_keeps_frames_alive(make: MakeStore, in_transaction: bool) -> None:
+@pytest.mark.parametrize("where", ["a write", "a transaction", "its beginning", "its end"])
+def test_an_error_leaves_no_cycle_that_keeps_frames_alive(make: MakeStore, where: str) -> None:
     """What a frame holds, such as a token, goes when the error was dealt with, not when a collector comes."""
+    verb = {"its beginning": "_begin", "its end": "_commit"}.get(where)
 
     async def main() -> None:
-        async with AsyncAdapter(make()) as store:
+        async with AsyncAdapter(make(failing(verb)) if verb else make()) as store:
             try:
-                async with store.transaction() if in_transaction else nullcontext():
-                    await store.update_user("nobody")
-            except NotFoundError:
+                async with nullcontext() if where == "a write" else store.transaction():
+                    if where != "its end":
+                        await store.update_user("nobody")
+            except (NotFoundError, Broken):
                 pass
-            await store.check()  # the worker, too, has gone on to something else
+            await store.close()  # the worker, too, is done with it
             assert not [found for found in alive() if id(found) not in older]
 
-    def alive() -> list[NotFoundError]:
-        return [found for found in gc.get_objects() if isinstance(found, NotFoundError)]
+    def alive() -> list[Exception]:
+        return [found for found in gc.get_objects() if isinstance(found, (NotFoundError, Broken))]
 
     gc.collect()
     kept = alive()  # by other tests, and kept by this name, so that no id comes again
