@@ -100,7 +100,7 @@ def bar_text(bar: Bar) -> str:
 def spread(row: Row) -> str:
     """The smallest and the largest of the rounds: of the ratios, or for a floor of its own figures."""
     values = row.ratios or [figure / scale(row.figure, row.unit)[0] for figure in row.figures]
-    return f"{number(min(values))}..{number(max(values))}" if len(values) > 1 else ""
+    return f"{number(min(values))}..{number(max(values))}" if len(set(values)) > 1 else ""
 
 
 def verdict(row: Row) -> str:

@@ -35,7 +35,7 @@ from benchmarks.measure import (
     ns_per_call,
     race,
 )
-from benchmarks.report import WIDTH, Report, bar_text, environment, number, quantity, summary, table
+from benchmarks.report import WIDTH, WIDTHS, Report, bar_text, environment, number, quantity, summary, table
 from benchmarks.workshop import Plan, Workshop, fill, fill_file, token, user_id
 from tinyauthstore import MemoryAdapter, SQLiteAdapter
 
@@ -469,6 +469,10 @@ def test_every_group_runs_and_every_line_fits(group: str, capsys: pytest.Capture
     assert main(["--only", group], TINY) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line) > WIDTH or not line.isascii()] == []
+    measured = itertools.takewhile(lambda line: "Bars:" not in line, lines)
+    rows = [row for row in measured if row[:2] == "  " and "skipped" not in row]
+    end = WIDTHS["what"] + 1 + WIDTHS["ratio"]  # where the ratios end, unless a name is too long
+    assert rows and [row for row in rows if row[end - 1] == " " or row[end] != " "] == []
 
 
 def test_an_earlier_run_is_shown_again_and_a_miss_fails_only_when_strict(

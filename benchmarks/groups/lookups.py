@@ -138,7 +138,7 @@ def _in_memory(shop: Workshop, connection: Any, keys: Keys) -> Sample:
 
 
 def _plain_mappings(shop: Workshop, keys: Keys) -> list[Contender]:
-    """The same data in a dict, and in bare shelves on every backend that this Python has."""
+    """The same data in a dict, and in bare shelves on every backend that this Python has: for two tables."""
 
     def in_dict() -> Sample:
         return looking_up(floors.dictionary(shop.plan.sessions).get, [digest for (digest,) in keys.digests])

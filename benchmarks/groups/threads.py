@@ -73,7 +73,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             for figure, table in tables.items():
                 if figure != "each" and ours_writes is None:
                     continue  # without a writer nobody waits
-                what = "time for each look-up of all" if figure == "each" else f"{figure} of a look-up"
+                what = "throughput, as time for each" if figure == "each" else f"{figure} of a look-up"
                 yield Section(f"Threads reading {where}: {what}", "as many threads, bare connections", table)
 
 

@@ -6,16 +6,16 @@ measured starts with the token in hand and ends with the user.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.metadata
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import NamedTuple
 
 from tinyauthstore import SQLiteAdapter
 
 from ... import bars, floors
-from ...measure import Bar, Contender, Section, Skipped, looking_up, ns_per_call, race, theirs
+from ...measure import Bar, Contender, Sample, Section, Skipped, looking_up, ns_per_call, race, theirs
 from ...workshop import SQLITE_FILE, Workshop, keys_of, shuffled, user_id, users_of
 from .common import Samples
 
@@ -54,7 +54,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
     uncached = shop.stack.enter_context(SQLiteAdapter(file, cache_size=0))
     connection = shop.stack.enter_context(floors.opened(shop.copy(SQLITE_FILE, plan.sessions)))
 
-    @functools.cache
+    @cache
     def samples(peer: Peer) -> Samples:
         try:
             module = importlib.import_module(f".{peer.module}", __package__)
@@ -62,6 +62,12 @@ def sections(shop: Workshop) -> Iterator[Section]:
             raise Skipped("not installed") from None
         shop.tell(f"filling {peer.name}")
         return module.samples(shop)  # type: ignore[no-any-return]
+
+    def look_up(peer: Peer) -> Sample:
+        return samples(peer).look_up
+
+    def create(peer: Peer) -> Sample:
+        return samples(peer).create
 
     yield race(
         "Session with its user by token, beside others",
@@ -73,7 +79,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             theirs(
                 floors.BARE_JOIN, lambda: looking_up(floors.select(connection, floors.JOIN), keys.digests)
             ),
-            *(theirs(peer.title, lambda peer=peer: samples(peer).look_up, peer.bar) for peer in PEERS),
+            *(theirs(peer.title, partial(look_up, peer), peer.bar) for peer in PEERS),
         ],
         rounds=plan.few_rounds,
         chart="ratios",
@@ -91,7 +97,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
                 "bare INSERT + commit",
                 lambda: lambda: ns_per_call(write, floors.new_sessions(plan.sessions, plan.writes)),
             ),
-            *(theirs(peer.title, lambda peer=peer: samples(peer).create) for peer in PEERS),
+            *(theirs(peer.title, partial(create, peer)) for peer in PEERS),
         ],
         rounds=plan.few_rounds,
     )
