@@ -1581,7 +1581,8 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 self._remove(entity, key)
             if len(shelf.records) < len(records):
                 for key in records.keys() - shelf.records.keys():
-                    self._undo.append((entity, key, shelf.change(key, records[key])))
+                    shelf.change(key, records[key])
+                    self._undo.append((entity, key, None))
 
 
 # --- several stores as one --------------------------------------------------------------------
