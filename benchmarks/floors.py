@@ -29,6 +29,7 @@ USER_BY_ACCOUNT = (
     "SELECT u.id, u.email, u.name, u.image, u.email_verified FROM accounts a JOIN users u ON u.id = a.user_id"
     " WHERE a.provider = ? AND a.provider_account_id = ?"
 )
+VALIDATION = "PRAGMA data_version"
 INSERT = "INSERT INTO sessions (token_digest, user_id, expires, created_at) VALUES (?, ?, ?, ?)"
 
 BARE_JOIN = "bare SELECT ... JOIN, file"
