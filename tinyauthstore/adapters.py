@@ -59,7 +59,7 @@ except ImportError:  # a Python built without it: everything but SQLiteAdapter w
     sqlite3 = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing import Self, Unpack
 
 P = ParamSpec("P")
 T = TypeVar("T")

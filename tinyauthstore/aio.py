@@ -34,7 +34,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 P = ParamSpec("P")
 T = TypeVar("T")

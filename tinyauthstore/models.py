@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from .errors import InvalidFieldError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 UTC = timezone.utc
 
@@ -585,7 +585,7 @@ def session_id(digest: bytes) -> str:
 # what it says and `SQLiteAdapter[Member]` returns Members. Before Python 3.13 only type checkers know
 # such defaults.
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault
+    from typing_extensions import TypeVar as TypeVarWithDefault  # which type checkers bring along; never imported
 
     UserT = TypeVarWithDefault("UserT", bound=User, default=User)
     AccountT = TypeVarWithDefault("AccountT", bound=Account, default=Account)
