@@ -641,7 +641,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
-            return None if self._fits("session_token", session_token) else None  # for its errors alone
+            self._fits("session_token", session_token)  # for its errors
+            return None
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)

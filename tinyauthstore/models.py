@@ -581,21 +581,18 @@ def session_id(digest: bytes) -> str:
     """A session's public id: 128 bits of its token's digest, in hex. It cannot be turned into a token."""
     return digest[:16].hex()
 
+
 # Each model is a type variable whose default is the plain record, so that `SQLiteAdapter` alone means
 # what it says and `SQLiteAdapter[Member]` returns Members. Before Python 3.13 only type checkers know
 # such defaults.
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault  # which type checkers bring along; never imported
-
-    UserT = TypeVarWithDefault("UserT", bound=User, default=User)
-    AccountT = TypeVarWithDefault("AccountT", bound=Account, default=Account)
-    SessionT = TypeVarWithDefault("SessionT", bound=Session, default=Session)
-    VerificationTokenT = TypeVarWithDefault(
-        "VerificationTokenT", bound=VerificationToken, default=VerificationToken
-    )
-    AuthenticatorT = TypeVarWithDefault("AuthenticatorT", bound=Authenticator, default=Authenticator)
-    SessionT_co = TypeVarWithDefault("SessionT_co", bound=Session, default=Session, covariant=True)
-    UserT_co = TypeVarWithDefault("UserT_co", bound=User, default=User, covariant=True)
+    UserT = TypeVar("UserT", bound=User, default=User)
+    AccountT = TypeVar("AccountT", bound=Account, default=Account)
+    SessionT = TypeVar("SessionT", bound=Session, default=Session)
+    VerificationTokenT = TypeVar("VerificationTokenT", bound=VerificationToken, default=VerificationToken)
+    AuthenticatorT = TypeVar("AuthenticatorT", bound=Authenticator, default=Authenticator)
+    SessionT_co = TypeVar("SessionT_co", bound=Session, default=Session, covariant=True)
+    UserT_co = TypeVar("UserT_co", bound=User, default=User, covariant=True)
 else:
     SessionT_co, UserT_co = TypeVar("SessionT_co", covariant=True), TypeVar("UserT_co", covariant=True)
     UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT = map(
