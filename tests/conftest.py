@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contract", "support")
+pytest.register_assert_rewrite("tinyauthstore.testing", "support")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -209,6 +209,55 @@ def _serve(pipe: Connection, barrier: Any) -> None:
         except Exception as error:
             answer = error
         pipe.send(answer)
+
+
+# --- tests about tests ------------------------------------------------------------------------
+
+
+class Ending(NamedTuple):
+    """How a test of another run ended: ``how`` is "passed" or the name of the exception."""
+
+    suite: str
+    test: str
+    how: str
+    text: str
+
+
+class Witness:
+    """A pytest plugin that notes how each test ends. A class may name its ``cases``: how these begin."""
+
+    def __init__(self) -> None:
+        self.seen: list[Ending] = []
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.option.tbstyle = "native"  # others read a long module again for every failure
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if item.name.startswith(getattr(item.cls, "cases", ""))]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: Any, call: pytest.CallInfo[None]) -> Any:
+        report = yield
+        if call.excinfo is not None:
+            text = str(call.excinfo.value)[:1000]
+            self.seen.append(Ending(item.cls.__name__, item.name, call.excinfo.typename, text))
+        elif call.when == "call":
+            self.seen.append(Ending(item.cls.__name__, item.name, "passed", ""))
+        return report
+
+
+def run_tests(module: str) -> list[Ending]:
+    """How the tests in the classes of that module end, in a fresh interpreter, without any configuration."""
+    printed = run_python("import support; support.serve_as_tests()", Path(__file__).with_name(f"{module}.py"))
+    return [Ending(*one) for one in json.loads(printed)]
+
+
+def serve_as_tests() -> None:
+    """The other end of ``run_tests``."""
+    witness, folder = Witness(), os.path.dirname(__file__)
+    options = ["-c", os.devnull, "--rootdir", folder, "--noconftest", "-W", "error"]
+    pytest.main([*options, "-p", "no:cacheprovider", "-p", "no:terminal", sys.argv[1]], plugins=[witness])
+    print(json.dumps(witness.seen))
 
 
 # --- shelves ----------------------------------------------------------------------------------

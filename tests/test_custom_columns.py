@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import (
+
+from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
+from tinyauthstore.testing import (
     CREATE,
     CUSTOM,
     DEFAULTS,
@@ -28,8 +30,6 @@ from contract import (
     link,
     register,
 )
-
-from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
 
 TABLES = [f"{name}s" for name in RECORDS]
 SQL_TYPES = {
@@ -241,7 +241,7 @@ def test_adding_columns_touches_no_data(file: Path) -> None:
         pass
     assert [query(file, select) for select in selects] == rows
     with SQLiteAdapter(file) as store:
-        home.adapter = home.ada.adapter = home.grace.adapter = store
+        home.store = home.ada.store = home.grace.store = store
         assert home.state() == before
 
 

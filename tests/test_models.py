@@ -14,19 +14,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, ClassVar, Optional
 
 import pytest
-from contract import (
-    CUSTOM,
-    FAR,
-    GIVEN,
-    INDIA,
-    NAIVE,
-    OTHER_ADDRESS,
-    RECORDS,
-    SAME_ADDRESS,
-    START,
-    SURROGATE,
-    told,
-)
 
 import tinyauthstore
 from tinyauthstore import (
@@ -54,6 +41,19 @@ from tinyauthstore.models import (
     load_json,
     session_id,
     storable,
+)
+from tinyauthstore.testing import (
+    CUSTOM,
+    FAR,
+    GIVEN,
+    INDIA,
+    NAIVE,
+    OTHER_ADDRESS,
+    RECORDS,
+    SAME_ADDRESS,
+    START,
+    SURROGATE,
+    told,
 )
 
 USER = User("1", "Ada@example.com", "Ada", "https://example.com/a.png", START)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import START
 from support import furnish, link
 
 from tinyauthstore import AuthStoreError, ConflictError, MemoryAdapter, SQLiteAdapter, connect
+from tinyauthstore.testing import START
 
 NAIVE = datetime(2026, 1, 2)
 OPTIONS: dict[str, Any] = {"session_update_age": 0, "verification_max_age": 60, "purge_interval": 0}
@@ -169,7 +169,11 @@ def test_whoever_reads_the_file_can_sign_in_with_nothing_in_it(path: Path, token
             f"X'{digest.hex()}'",
         ]
         for form in forms:
-            assert store.get_session_and_user(form) is None
+            uses = (
+                store.get_session_and_user, store.update_session, store.touch_session, store.rotate_session,
+                store.delete_session,
+            )  # fmt: skip
+            assert [use(form) for use in uses] == [None] * 5
             assert store.use_verification_token(identifier="ada@example.com", token=form) is None
         assert store.get_session_and_user(session.id) is None
         assert store.get_session_and_user(session.session_token) is not None
@@ -231,7 +235,7 @@ def held(root: object) -> set[bytes]:
 
 
 def test_a_store_in_memory_and_its_snapshots_hold_digests_only() -> None:
-    with MemoryAdapter(**OPTIONS) as store:
+    with MemoryAdapter(**OPTIONS, cache_size=0) as store:  # what is kept of look-ups was just presented
         for token in tokens_of_a_busy_day(store):
             assert [shape for shape in shapes(token) if shape in held(store) | held(store.snapshot())] == []
         session = store.create_session(user_id=store.create_user(email="ada@example.com").id)

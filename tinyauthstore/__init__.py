@@ -12,39 +12,42 @@ Auth.js's adapter contract for Python, on the standard library alone::
 ``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` keep it.
 """
 
-from .adapters import (
-    Adapter,
-    AuthenticatorStore,
-    MemoryAdapter,
-    SessionStore,
-    ShelveAdapter,
-    Snapshot,
-    SplitAdapter,
-    SQLiteAdapter,
-    UserStore,
-    VerificationStore,
-    connect,
-)
-from .errors import (
-    AuthStoreError,
-    BusyError,
-    ClosedError,
-    ConflictError,
-    CounterRegressionError,
-    InvalidFieldError,
-    LockedError,
-    NotFoundError,
-    StorageError,
-)
-from .models import (
-    Account,
-    Authenticator,
-    Purged,
-    Session,
-    SessionAndUser,
-    User,
-    VerificationToken,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .adapters import (
+        Adapter,
+        AuthenticatorStore,
+        MemoryAdapter,
+        SessionStore,
+        ShelveAdapter,
+        Snapshot,
+        SplitAdapter,
+        SQLiteAdapter,
+        UserStore,
+        VerificationStore,
+        connect,
+    )
+    from .errors import (
+        AuthStoreError,
+        BusyError,
+        ClosedError,
+        ConflictError,
+        CounterRegressionError,
+        InvalidFieldError,
+        LockedError,
+        NotFoundError,
+        StorageError,
+    )
+    from .models import (
+        Account,
+        Authenticator,
+        Purged,
+        Session,
+        SessionAndUser,
+        User,
+        VerificationToken,
+    )
 
 __version__ = "0.1.0"
 
@@ -77,3 +80,20 @@ __all__ = [
     "VerificationToken",
     "connect",
 ]
+
+if not TYPE_CHECKING:
+    # The names come when the first of them is asked for (PEP 562). pytest loads ``pytest_plugin`` in every
+    # suite of an environment in which this package is installed, and with it this module: those that never
+    # use a store shall not wait for one.
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import adapters, errors, models
+
+        known = vars(models) | vars(errors) | vars(adapters)
+        globals().update((public, known[public]) for public in __all__)
+        return known[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

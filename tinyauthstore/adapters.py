@@ -29,6 +29,7 @@ import time
 import warnings
 import weakref
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -43,11 +44,12 @@ from .errors import (
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN, Account,
     AccountT, Authenticator, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationToken, VerificationTokenT, as_json, email_key, fields_of, fresh, identifier_key,
-    session_id, storable,
+    User, UserT, VerificationToken, VerificationTokenT, as_json, containers, email_key, fields_of, fresh,
+    identifier_key, session_id, storable,
 )
 from .schema import (
-    APPLICATION_ID, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION, Table, schema_for,
+    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
+    Table, schema_for,
     to_microseconds,
 )
 
@@ -69,6 +71,9 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
 """Expired records of one kind that a single write removes at most, besides its own work."""
+
+AT_ONCE = 100
+"""Records that a look-up on an event loop reads at most: about a millisecond's worth."""
 
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
@@ -319,6 +324,7 @@ class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, 
     verification_max_age: float | timedelta
     purge_interval: float | timedelta | None
     secret: str | bytes | None
+    cache_size: int
     clock: Callable[[], datetime] | None
     new_id: Callable[[], str] | None
     new_token: Callable[[], str] | None
@@ -374,8 +380,42 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class _Recent:
+    """Sessions just looked up, with their users, by the token that was presented.
+
+    Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
+    rolled back), and clears all when somebody else may have written. Absence is never kept. When full,
+    the oldest entry makes room.
+    """
+
+    __slots__ = ("size", "found", "_tokens")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self._tokens: dict[str, str] = {}  # by the session's id
+
+    # A signal's handler may raise between any two lines: what is in ``found`` is in ``_tokens`` all the while.
+
+    def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
+        if len(self.found) >= self.size:
+            _, oldest = self.found.popitem(last=False)
+            self._tokens.pop(oldest.session.id, None)
+        self._tokens[found[0].id] = token
+        self.found[token] = found
+
+    def evict(self, session_id: str) -> None:
+        if (token := self._tokens.get(session_id)) is not None:
+            self.found.pop(token, None)
+            del self._tokens[session_id]
+
+    def clear(self) -> None:
+        self.found.clear()
+        self._tokens.clear()
+
+
 class WouldWait(Exception):
-    """A look-up asked for at once would have had to wait. Never leaves the package."""
+    """A look-up asked for at once would have had to wait, or to read much. Never leaves the package."""
 
 
 class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -399,6 +439,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
         secret: str | bytes | None = None,
+        cache_size: int = 10_000,
         clock: Callable[[], datetime] | None = None,
         new_id: Callable[[], str] | None = None,
         new_token: Callable[[], str] | None = None,
@@ -411,6 +452,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
+        ``cache_size``: how many sessions just looked up are kept in this process's memory, and served
+        only while nobody has written since; 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -446,6 +489,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
+        # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
+        shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
+        self._recent = _Recent(cache_size if shareable else 0)
 
     # -- users
 
@@ -470,11 +518,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return user  # type: ignore[no-any-return]
 
     def get_user(self, user_id: str) -> UserT | None:
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         return None if key is None else self._get(USER, (key,))
 
     def get_user_by_email(self, email: str) -> UserT | None:
-        if len(_text("email", email)) > MAX_KEY_LENGTH or (key := email_key(email)) is None:
+        if not self._fits("email", email) or (key := email_key(email)) is None:
             return None
         return next(iter(self._find(USER, key).values()), None)
 
@@ -484,7 +532,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def update_user(self, user_id: str, **changes: Any) -> UserT:
         changes = self._checked(USER, changes, fixed=("id",))
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         with self.transaction():
             user = None if key is None else self._get(USER, (key,))
             if user is None:
@@ -496,7 +544,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return updated  # type: ignore[no-any-return]
 
     def delete_user(self, user_id: str) -> UserT | None:
-        if (key := storable(_text("user_id", user_id))) is None:
+        if (key := self._asked("user_id", user_id)) is None:
             return None
         with self.transaction():
             for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
@@ -561,10 +609,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def list_accounts(self, user_id: str) -> list[AccountT]:
         return self._list(ACCOUNT, user_id)
 
-    @staticmethod
-    def _account_key(provider: str, provider_account_id: str) -> tuple[str, str] | None:
-        first = storable(_text("provider", provider))
-        second = storable(_text("provider_account_id", provider_account_id))
+    def _account_key(self, provider: str, provider_account_id: str) -> tuple[str, str] | None:
+        first = self._asked("provider", provider)
+        second = self._asked("provider_account_id", provider_account_id)
         return None if first is None or second is None else (first, second)
 
     # -- sessions
@@ -593,8 +640,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return session  # type: ignore[no-any-return]
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
-            return None
+        if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
+            return None if self._fits("session_token", session_token) else None  # for its errors alone
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)
@@ -652,7 +699,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _revoke(self, user_id: str, ends: Callable[[Any, Any], bool]) -> int:
         """Remove the user's sessions for which ``ends(key, session)``; how many of them were live."""
-        if (owner := storable(_text("user_id", user_id))) is None:
+        if (owner := self._asked("user_id", user_id)) is None:
             return 0
         count = 0
         with self.transaction():
@@ -682,7 +729,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             raise self._conflict(SESSION, "session_token")
 
     def _session_key(self, session_token: str) -> tuple[bytes] | None:
-        if len(_text("session_token", session_token)) > MAX_KEY_LENGTH:
+        if not self._fits("session_token", session_token):
             return None
         return (self._digest(session_token),)
 
@@ -714,7 +761,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationTokenT | None:
         group = self._identifier_group(identifier)
-        if len(_text("token", token)) > MAX_KEY_LENGTH or group is None:
+        if not self._fits("token", token) or group is None:
             return None
         with self.transaction():
             used = self._live(self._remove(VERIFICATION_TOKEN, (group, self._digest(token))))
@@ -728,9 +775,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             self._remove_group(VERIFICATION_TOKEN, group)
         return len(live)
 
-    @staticmethod
-    def _identifier_group(identifier: str) -> str | None:
-        return identifier_key(identifier) if len(_text("identifier", identifier)) <= MAX_KEY_LENGTH else None
+    def _identifier_group(self, identifier: str) -> str | None:
+        return identifier_key(identifier) if self._fits("identifier", identifier) else None
 
     # -- authenticators
 
@@ -759,7 +805,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return made  # type: ignore[no-any-return]
 
     def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
-        key = storable(_text("credential_id", credential_id))
+        key = self._asked("credential_id", credential_id)
         return None if key is None else self._get(AUTHENTICATOR, (key,))
 
     def list_authenticators_by_user_id(self, user_id: str) -> list[AuthenticatorT]:
@@ -767,7 +813,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
         changes = self._checked(AUTHENTICATOR, {"counter": counter})
-        key = storable(_text("credential_id", credential_id))
+        key = self._asked("credential_id", credential_id)
         with self.transaction():
             found = None if key is None else self._get(AUTHENTICATOR, (key,))
             if found is None:
@@ -788,6 +834,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def purge_expired(self, *, limit: int | None = None) -> Purged:
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
+        self._require_open()
         now = self._now()
         counts = []
         for entity in (SESSION, VERIFICATION_TOKEN):
@@ -817,8 +864,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        if getattr(self._hurry, "on", False):
-            raise WouldWait  # for a disk, for another writer
+        self._about_to_wait()  # for a disk, for another writer
         with self._lock:
             self._require_open()
             depth = self._depth
@@ -843,6 +889,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             raise TypeError("restore takes what snapshot() of a store of the same kind and models returned")
         with self.transaction():
             self._load(snapshot.state)
+        self._purged_at = None  # what was purged since may be back
 
     def _kind(self) -> tuple[Any, ...]:
         return (type(self), *self._models.values())
@@ -918,15 +965,33 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
         if self._copied_by_fork and not self._lock.acquire(blocking=False):
             raise WouldWait
-        self._hurry.on = True
         try:
+            self._hurry.on = True
             return method(*arguments, **fields)
         finally:
             self._hurry.on = False
             if self._copied_by_fork:
                 self._lock.release()
 
+    def _about_to_wait(self) -> None:
+        """WouldWait, in a thread that must not."""
+        if getattr(self._hurry, "on", False):
+            raise WouldWait
+
     # -- small change
+
+    def _forget(self, entity: Entity, key: tuple[Any, ...]) -> None:
+        """Evict from ``_recent`` what a write to that record touches: a session, or all of a user's."""
+        if entity is SESSION:
+            self._recent.evict(session_id(key[0]))
+        elif entity is USER and self._recent.found:
+            try:
+                sessions = self._find(SESSION, key[0])
+            except StorageError:  # what cannot be read can still be written, or deleted
+                self._recent.clear()
+                return
+            for session in sessions.values():
+                self._recent.evict(session.id)
 
     def _now(self) -> datetime:
         """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
@@ -948,11 +1013,21 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return hmac.digest(self._secret, data, "sha256")
 
     def _list(self, entity: Entity, user_id: str) -> list[Any]:
-        owner = storable(_text("user_id", user_id))
+        owner = self._asked("user_id", user_id)
         return [] if owner is None else list(self._find(entity, owner).values())
 
+    def _fits(self, name: str, text: str) -> bool:
+        """Whether a store could hold so long a text as a key. TypeError if it is none; ClosedError."""
+        self._require_open()
+        return len(_text(name, text)) <= MAX_KEY_LENGTH
+
+    def _asked(self, name: str, text: str) -> str | None:
+        """``text`` as a key to look for; None if no store could hold it. TypeError, ClosedError."""
+        self._require_open()
+        return storable(_text(name, text))
+
     def _require_user(self, user_id: str) -> None:
-        key = storable(_text("user_id", user_id))
+        key = self._asked("user_id", user_id)
         if key is None or self._get(USER, (key,)) is None:
             raise self._not_found(USER, user_id)
 
@@ -996,8 +1071,6 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _before_fork(self) -> None:
         self._locked_for_fork = self._lock.acquire(timeout=FORK_PATIENCE)
-        if self._locked_for_fork and self._depth == 0:
-            self._suspend()
 
     def _after_fork_in_parent(self) -> None:
         if self._locked_for_fork:
@@ -1078,9 +1151,6 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """Problems below the level of records."""
         return []
 
-    def _suspend(self) -> None:
-        """Let go of what a child process must not inherit; taken up again at the next use."""
-
     def _release(self) -> None:
         """Let go of everything, for good."""
 
@@ -1160,12 +1230,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._version: Any = None  # of the data, before what is in _recent was read
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
                 self._reach_file(create=synchronize)
             self._connection = self._connect()
             self._prepare(synchronize)
+            self._version = self._row(DATA_VERSION)
         except BaseException:
             self._suspend(really=True)
             raise
@@ -1227,6 +1299,10 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
+        if self._copied_by_fork:  # new and ours alone: nothing to look at, which halves a test's set-up
+            for statement in ("BEGIN", *self._schema.create, "COMMIT"):
+                self._run(statement)
+            return
         self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
@@ -1251,8 +1327,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             )
         if missing and not synchronize:
             raise self._trouble(f"lacks {'; '.join(missing)}; open it once with synchronize=True to add that")
-        if not self._copied_by_fork:
-            self._run("PRAGMA journal_mode = WAL")
+        self._run("PRAGMA journal_mode = WAL")
         if missing:
             self._run("BEGIN IMMEDIATE")
             # Somebody else may have been faster: what is missing counts under the lock only.
@@ -1272,7 +1347,12 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         deadline = None
         while True:
             try:
-                return (connection or self._connection).execute(sql, parameters).fetchall()  # type: ignore
+                cursor = (connection or self._connection).execute(sql, parameters)  # type: ignore[union-attr]
+                rows = cursor.fetchmany(AT_ONCE + 1)
+                if len(rows) > AT_ONCE:
+                    self._about_to_wait()
+                    rows += cursor.fetchall()
+                return rows
             except UnicodeDecodeError:
                 garbled = True
             except sqlite3.Error as error:
@@ -1285,11 +1365,17 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     raise self._translated(error) from error
             if garbled:
                 raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
-                if getattr(self._hurry, "on", False):
-                    raise WouldWait
+            self._about_to_wait()
             import random
 
             time.sleep(random.uniform(0, 0.002))
+
+    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
+        try:
+            return self._connection.execute(sql, parameters).fetchone()  # type: ignore[union-attr]
+        except sqlite3.Error:
+            return next(iter(self._run(sql, parameters)), None)
 
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -1312,12 +1398,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._require_open()
         if self._connection is None:  # closed before a fork()
             self._connection = self._connect()
+            self._version = self._row(DATA_VERSION)
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
         if not self._lock.acquire(blocking=self._copied_by_fork):
-            if not self._reader_lock.acquire(blocking=not getattr(self._hurry, "on", False)):
-                raise WouldWait
+            if not self._reader_lock.acquire(blocking=False):
+                self._about_to_wait()
+                self._reader_lock.acquire()
             try:
                 self._require_open()
                 if self._reader is None:
@@ -1349,41 +1437,81 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {row[:parts]: self._record(table, row[parts:]) for row in rows}
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        rows = self._read(self._schema.session_and_user, (self._digest(session_token),))
-        if not rows:
-            return None
-        session, user = self._schema.tables[SESSION], self._schema.tables[USER]
-        row = rows[0]
-        return SessionAndUser(
-            self._record(session, row[: session.width], session_token),
-            self._record(user, row[session.width :]),
-        )
-
-    def _record(self, table: Table, row: Sequence[Any], secret: str = "") -> Any:
+        # The hot path of every application: no generality that costs, each line measured.
+        if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
+            digest = self._digest(session_token)
+            rows = self._read(self._schema.session_and_user, (digest,))
+            return self._found(rows[0], session_token) if rows else None
         try:
-            return table.record(row, secret)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            if self._connection is None:
+                self._ready()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None and (self._copied_by_fork or self._still_true()):
+                return found
+            row = self._row(self._schema.session_and_user, (self._digest(session_token),))
+            found = None if row is None else self._found(row, session_token)
+            if found is not None and recent.size and self._depth == 0:
+                # Read after the version under which all is kept: had another connection committed in
+                # between, the next hit would see that. So a miss need not ask for the version.
+                recent.keep(session_token, found)
+            return found
+        finally:
+            self._lock.release()
+
+    def _still_true(self) -> bool:
+        """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        version = self._row(DATA_VERSION)
+        if version == self._version:
+            return True
+        self._recent.clear()
+        self._version = version
+        return False
+
+    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        try:
+            return self._schema.found(row, session_token)
+        except NOT_OURS as error:
             what = type(error).__name__
-        # Outside, so that no __context__ holds the value: it may be a token.
-        raise self._trouble(f"holds a value in {table.entity.plural} that is not ours ({what}); restore a backup")
+        raise self._not_ours("sessions or users", what)
+
+    def _record(self, table: Table, row: Sequence[Any]) -> Any:
+        try:
+            return table.record(row)
+        except NOT_OURS as error:
+            what = type(error).__name__
+        raise self._not_ours(table.entity.plural, what)
+
+    def _not_ours(self, where: str, what: str) -> StorageError:
+        """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
+        the value, which may be a token."""
+        return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         self._run(table.put, table.row(key, record))
 
     def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        self._forget(entity, key)
         self._run(self._schema.tables[entity].rekey, (*new, *key))
 
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         table = self._schema.tables[entity]
+        self._forget(entity, key)
         rows = self._run(table.delete, key)
         return self._record(table, rows[0]) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
+        if entity is SESSION:
+            self._forget(USER, (group,))
         self._run(self._schema.tables[entity].delete_group, (group,))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        return len(self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit)))
+        gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
+        for digest in gone:
+            self._forget(entity, digest)
+        return len(gone)
 
     def _begin(self, depth: int) -> None:
         self._ready()
@@ -1405,6 +1533,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
 
     def _load(self, state: Any) -> None:
+        self._recent.clear()
         for table in self._schema.tables.values():
             self._run(table.delete_all)
         for entity, rows in state.items():
@@ -1422,12 +1551,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
 
     def _before_fork(self) -> None:
+        super()._before_fork()  # the two locks in the order in which close() takes them
         self._reader_lock.acquire()  # held for a query at the most
-        super()._before_fork()
+        if self._locked_for_fork and self._depth == 0:
+            self._suspend()
 
     def _after_fork_in_parent(self) -> None:
-        super()._after_fork_in_parent()
         self._reader_lock.release()
+        super()._after_fork_in_parent()
 
     def _after_fork_in_child(self) -> None:
         super()._after_fork_in_child()
@@ -1437,11 +1568,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             self._connection = self._reader = None
 
     def _suspend(self, *, really: bool = False) -> None:
+        """Let go of what a child process must not inherit; taken up again at the next use."""
         if really or not self._copied_by_fork:
             for connection in (self._reader, self._connection):
                 if connection is not None:
                     connection.close()
             self._reader = self._connection = None
+            self._recent.clear()  # another connection's data_version is no measure for it
+            self._version = None
 
     def _release(self) -> None:
         with self._reader_lock:
@@ -1449,6 +1583,9 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
 
 _never_closed: list[Any] = []
+
+NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding a row raises that this package did not write."""
 
 
 def _never_close(connections: Any) -> None:
@@ -1548,7 +1685,10 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         with self._lock:
             self._require_open()
             shelf = self._shelves[entity]
-            found = {key: shelf.records[key] for key in sorted(shelf.groups.get(group, ()))}
+            keys = shelf.groups.get(group, ())
+            if len(keys) > AT_ONCE:
+                self._about_to_wait()
+            found = {key: shelf.records[key] for key in sorted(keys)}
         return {key: fresh(record) for key, record in found.items()}
 
     def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
@@ -1559,14 +1699,21 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         with self._lock:
             self._require_open()
+            recent = self._recent
+            found = recent.found.get(session_token)
+            if found is not None:
+                return found
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
             user = self._shelves[USER].records.get((session.user_id,))
             if user is None:  # in a shelf that somebody mended by hand
                 return None
-        session = dataclasses.replace(session, session_token=session_token)
-        return SessionAndUser(fresh(session), fresh(user))
+            session = dataclasses.replace(session, session_token=session_token)
+            found = SessionAndUser(fresh(session), fresh(user))
+            if recent.size and self._depth == 0:
+                recent.keep(session_token, found)
+        return found
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
@@ -1582,6 +1729,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return fresh(old)
 
     def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
+        self._forget(entity, key)
         # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
         self._undo.append((entity, key, old))
         self._shelves[entity].change(key, new)
@@ -1616,11 +1764,15 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return {entity: dict(shelf.records) for entity, shelf in self._shelves.items()}
 
     def _load(self, state: Any) -> None:
+        # Only what differs: a record is never changed in place, so where the same object lies, nothing
+        # happened. A test that touched three of a thousand records pays for three.
         for entity, records in state.items():
-            for key in list(self._shelves[entity].records):
+            shelf = self._shelves[entity]
+            for key in [key for key, record in shelf.records.items() if records.get(key) is not record]:
                 self._remove(entity, key)
-            for key, record in records.items():
-                self._put(entity, key, record)
+            if len(shelf.records) < len(records):
+                for key in records.keys() - shelf.records.keys():
+                    self._change(entity, key, None, records[key])
 
 
 # --- shelve -----------------------------------------------------------------------------------
@@ -1891,11 +2043,16 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    Each method is as atomic as the store it falls to. What spans stores is done in an order that
-    is safe to be interrupted: ``delete_user`` ends the sessions first and deletes the user last, and a
-    session whose user is gone counts as absent. ``transaction()`` opens one in each store and commits
-    them in turn, the users' last: an error inside rolls all of them back, but a crash (or a full disk)
-    between two commits keeps the first.
+    Each method is as atomic as the store it falls to. What spans stores (``delete_user``,
+    ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
+    sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
+    two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
+    out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
+    gone counts as absent.
+
+    Several processes may share the users' file and have each their own sessions in memory: a user
+    deleted by one is signed out in all. But their sessions lie there until they expire, so never
+    give a deleted user's id to somebody else (ids that the store makes are never used twice).
 
     A session store that demands a user for each session (ours do) is given one with the same id and
     nothing else: it learns no address and no name.
@@ -1912,7 +2069,9 @@ class SplitAdapter(Adapter):
         self._sessions = users if sessions is None else sessions
         self._verification = users if verification is None else verification
         self._apart = self._sessions is not self._users
-        self._stores = list({id(store): store for store in (users, self._sessions, self._verification)}.values())
+        roles = (self._users, self._sessions, self._verification)
+        self._stores = list({id(store): store for store in roles}.values())
+        self._kind = (SplitAdapter, *(self._stores.index(store) for store in roles))
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
@@ -1945,7 +2104,8 @@ class SplitAdapter(Adapter):
             if self._apart:
                 self._sessions.delete_user(user_id)
             if user is not None and user.email is not None and self._verification is not self._users:
-                self._verification.delete_verification_tokens(user.email)
+                for address in {user.email, email_key(user.email) or user.email}:  # as in _Store
+                    self._verification.delete_verification_tokens(address)
             return self._users.delete_user(user_id)
 
     def link_account(
@@ -1970,14 +2130,22 @@ class SplitAdapter(Adapter):
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
     ) -> Session:
-        if self._apart and self._users.get_user(user_id) is not None and self._sessions.get_user(user_id) is None:
-            try:
-                self._sessions.create_user(id=user_id)
-            except ConflictError:
-                pass  # somebody else signed this user in at the same moment
+        if self._apart and isinstance(user_id, str):  # anything else is refused below
+            self._introduce(user_id)
         return self._sessions.create_session(
             user_id=user_id, session_token=session_token, expires=expires, **custom
         )
+
+    def _introduce(self, user_id: str) -> None:
+        """See that the session store knows the user if there is one, and does not if there is none."""
+        if self._differ(user_id):
+            with self._users.transaction():  # meanwhile nobody deletes the user, or creates it
+                if self._differ(user_id):
+                    if self._sessions.delete_user(user_id) is None:
+                        self._sessions.create_user(id=user_id)
+
+    def _differ(self, user_id: str) -> bool:
+        return (self._users.get_user(user_id) is None) != (self._sessions.get_user(user_id) is None)
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
         found = self._sessions.get_session_and_user(session_token)
@@ -1987,8 +2155,7 @@ class SplitAdapter(Adapter):
         return None if user is None else SessionAndUser(found.session, user)
 
     def update_session(self, session_token: str, **changes: Any) -> Session | None:
-        updated = self._sessions.update_session(session_token, **changes)
-        return self._of_a_user(updated)
+        return self._of_a_user(self._sessions.update_session(session_token, **changes))
 
     def touch_session(self, session_token: str) -> Session | None:
         return self._of_a_user(self._sessions.touch_session(session_token))
@@ -2056,8 +2223,8 @@ class SplitAdapter(Adapter):
     # -- all stores
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        purged = [store.purge_expired(limit=limit) for store in self._stores]
-        return Purged(*map(sum, zip(*purged)))
+        # Each kind lies in one store, so that each may take the whole limit.
+        return Purged(*map(sum, zip(*(store.purge_expired(limit=limit) for store in self._stores))))
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -2068,13 +2235,13 @@ class SplitAdapter(Adapter):
 
     def snapshot(self) -> Snapshot:
         with self.transaction():
-            return Snapshot((SplitAdapter,), [store.snapshot() for store in self._stores])
+            return Snapshot(self._kind, [store.snapshot() for store in self._stores])
 
     def restore(self, snapshot: Snapshot) -> None:
-        if not isinstance(snapshot, Snapshot) or snapshot.made_by != (SplitAdapter,):
-            raise TypeError("restore takes what snapshot() of a SplitAdapter returned")
+        if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind:
+            raise TypeError("restore takes what snapshot() of a SplitAdapter of the same stores returned")
         with self.transaction():
-            for store, part in zip(self._stores, snapshot.state, strict=True):
+            for store, part in zip(self._stores, snapshot.state):
                 store.restore(part)
 
     def check(self) -> list[str]:
@@ -2086,7 +2253,8 @@ class SplitAdapter(Adapter):
                 stack.callback(store.close)
 
     def __enter__(self) -> Self:
-        self._users.__enter__()
+        for store in self._stores:
+            store.__enter__()
         return self
 
     def __exit__(

@@ -561,15 +561,19 @@ RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
 def fresh(record: Any) -> Any:
     """``record``, with containers of its own: what a caller does to a dict must not reach the store."""
     model: Any = type(record)
-    names = containers(model)
+    names = _containers(model)
     if not names:
         return record
     return dataclasses.replace(record, **{name: copy.deepcopy(getattr(record, name)) for name in names})
 
 
-@functools.lru_cache(maxsize=256)
-def containers(model: Any) -> tuple[str, ...]:
+def containers(model: type) -> tuple[str, ...]:
     """The names of a model's fields that hold a dict or a list."""
+    return _containers(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _containers(model: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields_of(model) if f.kind.name in ("object", "array"))
 
 

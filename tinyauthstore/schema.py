@@ -35,6 +35,7 @@ from .models import (
     Entity,
     Field,
     Record,
+    SessionAndUser,
     dump_json,
     fields_of,
     load_json,
@@ -138,13 +139,13 @@ class Table:
         self._written = [
             (f.name, CODECS[f.kind.name].encode) for f in self._stored if f.name not in entity.key
         ]
-        self._secret = next((i for i, f in enumerate(fields) if f.name in entity.withheld), None)
-        self._decoders = [
+        self.decoders = [
             (i, decode) for i, f in enumerate(fields) if (decode := self._decoder(f)) is not None
         ]
-        positional = sum(1 for f in fields if not f.keyword_only)
-        self._positional = positional if positional < len(fields) else None
         self._names = [f.name for f in fields]
+        self.made: Callable[[Sequence[Any]], Any] = (
+            (lambda values: model(**dict(zip(self._names, values)))) if any(f.keyword_only for f in fields) else (lambda values: model(*values))
+        )
 
         # Every statement about this table. The key's parts come first in all of them.
         name = quoted(entity.plural)
@@ -168,7 +169,8 @@ class Table:
         self.dump = f"SELECT * FROM {name}"
         self.purge = (
             f"DELETE FROM {name} WHERE ({keys}) IN"
-            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?) RETURNING 1"
+            f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?)"
+            f" RETURNING {quoted(entity.key[-1])}"
         )
 
     def load(self, width: int) -> str:
@@ -256,18 +258,13 @@ class Table:
             withheld[name] if name in self.entity.withheld else prefix + quoted(name) for name in self._names
         ]
 
-    def record(self, row: Sequence[Any], secret: str = "") -> Any:
-        """The record that a selected row holds, with ``secret`` in the place of the withheld token."""
+    def record(self, row: Sequence[Any]) -> Any:
+        """The record that a selected row holds; a token in it is withheld."""
         values = list(row)
-        if self._secret is not None:
-            values[self._secret] = secret
-        for i, decode in self._decoders:
+        for i, decode in self.decoders:
             if (value := values[i]) is not None:
                 values[i] = decode(value)
-        if self._positional is None:
-            return self.model(*values)
-        n = self._positional
-        return self.model(*values[:n], **dict(zip(self._names[n:], values[n:])))
+        return self.made(values)
 
     def row(self, key: Sequence[Any], record: Any) -> list[Any]:
         """The parameters of ``put``."""
@@ -285,11 +282,24 @@ class Schema:
 
     def __init__(self, models: Iterable[type[Record]]) -> None:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
+        self.create = [statement for table in self.tables.values() for statement in table.create()]
         session, user = self.tables[SESSION], self.tables[USER]
         self.session_and_user = (
             f"SELECT {', '.join([*session.selected('s.'), *user.selected('u.')])}"
             " FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?"
         )
+        self._decoders = session.decoders + [(session.width + i, decode) for i, decode in user.decoders]
+        self._width, self._made_session, self._made_user = session.width, session.made, user.made
+
+    def found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        """The records that a row of ``session_and_user`` holds."""
+        values = list(row)
+        values[0] = session_token
+        for i, decode in self._decoders:
+            if (value := values[i]) is not None:
+                values[i] = decode(value)
+        width = self._width
+        return SessionAndUser(self._made_session(values[:width]), self._made_user(values[width:]))
 
     def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
         """What a file lacks, given the rows of ``INSPECT``.
@@ -324,6 +334,9 @@ INSPECT = (
     " UNION ALL SELECT tbl_name, 'index ' || name, '' FROM sqlite_schema WHERE type = 'index'"
 )
 """Every table's columns with their types, and its indexes, in one query."""
+
+DATA_VERSION = "PRAGMA data_version"
+"""A number that differs as soon as another connection has committed to the file."""
 
 STRAY_EMAIL_KEYS = "SELECT id FROM users WHERE email IS NULL AND email_key IS NOT NULL"
 

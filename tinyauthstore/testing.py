@@ -1,57 +1,84 @@
-"""The contract of ``tinyauthstore.Adapter``, as tests that the author of any adapter can inherit::
+"""The conformance kit: what ``tinyauthstore.Adapter`` promises, as tests that any adapter's author inherits::
+
+    import pytest
+    from tinyauthstore.testing import AdapterContract
 
     class TestMyAdapter(AdapterContract):
         @pytest.fixture
         def make_adapter(self):
-            return MyAdapter  # called with options, such as clock=; what it returns is closed after the test
+            return MyAdapter  # called with options, such as clock=; makes a new, empty adapter
 
-``make_adapter`` gives a callable that returns a new, empty adapter. An adapter without options overrides
-the fixture ``adapter`` instead, with one new, empty adapter; tests that need options are then skipped. To
-leave out a single option, call ``pytest.skip`` where it is given. An adapter that leaves out a part
-of the contract inherits the parts that it keeps: ``UserContract``, ``SessionContract``, ...
+An adapter without options overrides the fixture ``adapter`` instead, with one new, empty adapter; tests
+that need options are then skipped. To leave out a single option, call ``pytest.skip`` where it is given.
+Either way the adapter is closed after the test.
 
-Times come from ``FrozenClock``; nothing sleeps. Numbers such as [next-auth#6821] name the bug report
-that a demand goes back to, "ASVS" is OWASP's Application Security Verification Standard 5.0.
+It may be asynchronous: where its methods are coroutine functions, all that they return is awaited, and
+``transaction()`` is entered by ``async with``. One that must be made inside a running event loop is made by
+a coroutine function.
+
+A test that needs a method which the adapter lacks is skipped, and says so (``pytest -rs``). So that nothing
+is skipped by mistake, name what is kept, of ``GROUPS``: ``capabilities = {"users", "sessions"}`` in the
+class skips all other groups, and makes a missing method of these a failure. ``test_... = None`` there
+leaves out a single test.
+
+A failing test's docstring gives the reason for the demand. Numbers such as [next-auth#6821] name the bug
+report that it goes back to, "ASVS" is OWASP's Application Security Verification Standard 5.0. Times come
+from ``FrozenClock``; nothing sleeps. Where the package is vendored, not installed, say
+``pytest.register_assert_rewrite("tinyauthstore.testing")`` in ``conftest.py`` to see the values compared.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import dataclasses
 import functools
 import gc
 import hashlib
+import inspect
 import json
 import math
 import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import copy_context
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from types import NoneType
-from typing import Any
+from typing import Any, ClassVar
 
-import pytest
+try:
+    import pytest
+except ImportError as error:
+    raise ImportError("tinyauthstore.testing needs pytest: pip install pytest") from error
 
-from tinyauthstore import (
-    Account,
-    Authenticator,
-    AuthStoreError,
-    ClosedError,
-    ConflictError,
-    CounterRegressionError,
-    InvalidFieldError,
-    NotFoundError,
-    Purged,
-    Session,
-    SessionAndUser,
-    User,
-    VerificationToken,
+from .adapters import Adapter, AuthenticatorStore, SessionStore, UserStore, VerificationStore
+from .errors import (
+    AuthStoreError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
 )
+from .models import Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken
+
+__all__ = [
+    "GROUPS",
+    "AccountContract",
+    "AdapterContract",
+    "AuthenticatorContract",
+    "ConcurrencyContract",
+    "CustomModelContract",
+    "FrozenClock",
+    "LifecycleContract",
+    "SessionContract",
+    "StrangerContract",
+    "TimeContract",
+    "TransactionContract",
+    "UserContract",
+    "VerificationContract",
+]
 
 UTC = timezone.utc
 DAY = timedelta(days=1)
@@ -69,6 +96,32 @@ NOTHING = {
     "revoke_session": False, "revoke_sessions": 0, "delete_verification_tokens": 0,
 }
 """What the methods answer where there is nothing, if that is not None."""
+
+
+def _methods(protocol: type) -> frozenset[str]:
+    """The names that a protocol itself demands."""
+    demanded = vars(protocol).items()
+    return frozenset(name for name, value in demanded if getattr(value, "__isabstractmethod__", False))
+
+
+_ACCOUNTS = frozenset(name for name in _methods(UserStore) if "account" in name)
+
+GROUPS: dict[str, frozenset[str]] = {
+    "users": _methods(UserStore) - _ACCOUNTS,
+    "accounts": _ACCOUNTS,
+    "sessions": _methods(SessionStore),
+    "verification": _methods(VerificationStore),
+    "authenticators": _methods(AuthenticatorStore),
+    "transactions": frozenset({"transaction"}),
+    "lifecycle": _methods(Adapter) - {"transaction"},
+    "strangers": frozenset(),
+    "times": frozenset(),
+    "custom models": frozenset(),
+    "concurrency": frozenset(),
+}
+"""What an adapter may be capable of, and the methods that each of these adds."""
+
+METHODS = frozenset[str]().union(*GROUPS.values())
 
 
 # --- tools ------------------------------------------------------------------------------------
@@ -89,6 +142,144 @@ class FrozenClock:
         return self.now
 
 
+PATIENCE = 60.0
+"""Seconds after which an asynchronous call counts as stuck."""
+
+
+class Loop:
+    """An event loop on a thread of its own, begun when it is first needed."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._caller = threading.local()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, call: Call, /, *arguments: Any, **fields: Any) -> Any:
+        """What ``call`` returns or raises, awaited if need be, as a task of the loop.
+
+        All calls from one thread share a context: to a ``ContextVar``, such as one that knows the open
+        transaction, a thread of the tests is what a task is in an application.
+        """
+        self._start()
+        if not hasattr(self._caller, "context"):
+            self._caller.context = copy_context()
+        context, answer = self._caller.context, Future[Any]()
+
+        async def task() -> None:
+            try:
+                result = call(*arguments, **fields)
+                answer.set_result(await result if inspect.isawaitable(result) else result)
+            except BaseException as error:  # KeyboardInterrupt too, which would end the loop
+                answer.set_exception(error)
+
+        def begin() -> None:
+            begun = self._loop.create_task(task(), context=context)
+            self._tasks.add(begun)  # the loop itself keeps no hold on it
+            begun.add_done_callback(self._tasks.discard)
+
+        self._loop.call_soon_threadsafe(begin)
+        return answer.result(PATIENCE)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                begun = threading.Event()
+                self._thread = threading.Thread(target=asyncio.run, args=(self._serve(begun),), daemon=True)
+                self._thread.start()
+                begun.wait()
+
+    async def _serve(self, begun: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        begun.set()
+        await self._stop.wait()
+
+    def close(self) -> None:
+        """End the loop, with whatever still runs there."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(PATIENCE)
+
+
+class Block:
+    """A ``with`` block of an adapter's, asynchronous or not: a transaction, or the adapter itself."""
+
+    def __init__(self, subject: Subject, manager: Any) -> None:
+        self._subject = subject
+        self._enter = getattr(manager, "__aenter__", None) or manager.__enter__
+        self._exit = getattr(manager, "__aexit__", None) or manager.__exit__
+
+    def __enter__(self) -> Any:
+        entered = self._subject._call(self._enter)
+        return self._subject if entered is self._subject._adapter else entered
+
+    def __exit__(self, *error: object) -> bool | None:
+        handled: bool | None = self._subject._call(self._exit, *error)
+        return handled
+
+
+class Subject:
+    """An adapter as the tests see it: synchronous, and what it lacks skips the test that asks for it."""
+
+    def __init__(self, adapter: Any, loop: Loop, capabilities: Collection[str] | None = None) -> None:
+        self._adapter = adapter
+        self._capabilities = capabilities
+        if not any(hasattr(adapter, name) for name in METHODS - GROUPS["lifecycle"]):
+            pytest.fail(f"the fixture must give an adapter; this has none of its methods: {adapter!r}")
+        awaited = any(inspect.iscoroutinefunction(getattr(adapter, name, None)) for name in METHODS)
+        self._loop = loop if awaited else None
+
+    def __repr__(self) -> str:
+        return repr(self._adapter)
+
+    def _demand(self, name: str) -> None:
+        if lack := self._lack(name):
+            pytest.skip(lack)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in METHODS:
+            self._demand(name)
+        value = getattr(self._adapter, name)
+        return value if self._loop is None else functools.partial(self._loop.run, value)
+
+    def transaction(self) -> Block:
+        return Block(self, self.__getattr__("transaction")())
+
+    def __enter__(self) -> Any:
+        self._demand("__enter__")
+        return Block(self, self._adapter).__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        return Block(self, self._adapter).__exit__(*error)
+
+    def _call(self, call: Call, *arguments: Any) -> Any:
+        return call(*arguments) if self._loop is None else self._loop.run(call, *arguments)
+
+    def _shut(self) -> None:
+        """Close it, if that can be done."""
+        if close := getattr(self._adapter, "close", None):
+            self._call(close)
+
+    def _lack(self, name: str) -> str | None:
+        """Why the adapter is not asked for that method; None if it is."""
+        if self._capabilities is None:
+            names = (name, name.replace("__", "__a", 1))  # __aenter__ for __enter__
+            known = any(hasattr(self._adapter, one) for one in names)
+            return None if known else f"{type(self._adapter).__name__} has no {name}()"
+        group = next(group for group, methods in GROUPS.items() if name in methods)
+        return None if group in self._capabilities else f"{name}() needs {group!r} in capabilities"
+
+
+def offers(store: Any, name: str) -> bool:
+    """Whether the store has that method; for tests that can do without it."""
+    return store._lack(name) is None if isinstance(store, Subject) else hasattr(store, name)
+
+
+def problems(store: Any) -> list[str]:
+    """What ``check()`` finds, if there is one."""
+    return [*store.check()] if offers(store, "check") else []
+
+
 def each(cases: dict[str, Any]) -> pytest.MarkDecorator:
     """Run the test once with each value of ``cases`` as ``case``, under the name of its key."""
     return pytest.mark.parametrize("case", list(cases.values()), ids=list(cases))
@@ -99,7 +290,7 @@ def race(count: int, call: Call) -> list[Any]:
     start = threading.Barrier(count)
 
     def run(i: int) -> Any:
-        start.wait(60)
+        start.wait()
         try:
             return call(i)
         except Exception as error:
@@ -109,89 +300,89 @@ def race(count: int, call: Call) -> list[Any]:
         return list(pool.map(run, range(count)))
 
 
-def needs(adapter: Any, method: str) -> None:
-    """Skip the test if the adapter leaves that part of the contract out."""
-    if not hasattr(adapter, method):
-        pytest.skip(f"needs {method}()")
-
-
 class Undo(Exception):
     """Raised inside a transaction to roll it back."""
 
 
-def undone(adapter: Any, call: Call) -> Any:
+def undone(store: Any, call: Call) -> Any:
     """What ``call()`` returns, its effects rolled back: a look at what only a write can show."""
-    needs(adapter, "transaction")
     result = None
-    with pytest.raises(Undo), adapter.transaction():
+    with pytest.raises(Undo), store.transaction():
         result = call()
         raise Undo
     return result
 
 
-def register(adapter: Any, user_id: str, credential_id: str = "credential", **fields: Any) -> Any:
+def register(store: Any, user_id: str, credential_id: str = "credential", **fields: Any) -> Any:
     """``create_authenticator`` with something in every field that must be given."""
     given = dict(
         provider_account_id=credential_id, credential_public_key="a2V5", counter=1,
         credential_device_type="multiDevice", credential_backed_up=True,
     )
-    return adapter.create_authenticator(user_id=user_id, credential_id=credential_id, **given | fields)
+    return store.create_authenticator(user_id=user_id, credential_id=credential_id, **given | fields)
 
 
-def link(adapter: Any, user_id: str, account_id: str = "1", provider: str = "github", **tokens: Any) -> Any:
+def link(store: Any, user_id: str, account_id: str = "1", provider: str = "github", **tokens: Any) -> Any:
     """``link_account`` for an OAuth account."""
-    return adapter.link_account(
+    return store.link_account(
         user_id=user_id, type="oauth", provider=provider, provider_account_id=account_id, **tokens
     )
 
 
 class Resident:
-    """A user whose id is ``name``, with three accounts, sessions, authenticators and pending tokens (of
-    these, what the adapter supports)."""
+    """A user whose id is ``name``, with three accounts, sessions, authenticators and pending tokens."""
 
-    def __init__(self, adapter: Any, name: str) -> None:
-        self.adapter = adapter
-        self.user = adapter.create_user(id=name, email=f"{name}@example.com", email_verified=START)
+    MADE_BY = {
+        "accounts": "link_account", "sessions": "create_session",
+        "authenticators": "create_authenticator", "tokens": "create_verification_token",
+    }
+
+    def __init__(self, store: Any, name: str) -> None:
+        self.store = store
+        self.user = store.create_user(id=name, email=f"{name}@example.com", email_verified=START)
         self.id = name
-        self.accounts, self.sessions, self.authenticators, self.tokens = [], [], [], []
-        for one in (f"{name}-{i}" for i in "123"):
-            if hasattr(adapter, "link_account"):
-                self.accounts.append(link(adapter, name, one, access_token="access", is_admin=False))
-            if hasattr(adapter, "create_session"):
-                self.sessions.append(adapter.create_session(user_id=name, session_token=f"{one}-session"))
-            if hasattr(adapter, "create_authenticator"):
-                self.authenticators.append(register(adapter, name, one))
-            if hasattr(adapter, "create_verification_token"):
-                given = {"identifier": self.user.email, "token": f"{one}-token"}
-                self.tokens.append(adapter.create_verification_token(**given))
+        given = [f"{name}-{i}" for i in "123"]
+        if offers(store, "link_account"):
+            self.accounts = [link(store, name, one, access_token="access", is_admin=False) for one in given]
+        if offers(store, "create_session"):
+            tokens = (f"{one}-session" for one in given)
+            self.sessions = [store.create_session(user_id=name, session_token=token) for token in tokens]
+        if offers(store, "create_authenticator"):
+            self.authenticators = [register(store, name, one) for one in given]
+        if offers(store, "create_verification_token"):
+            pairs = ({"identifier": self.user.email, "token": f"{one}-token"} for one in given)
+            self.tokens = [store.create_verification_token(**pair) for pair in pairs]
+
+    def __getattr__(self, name: str) -> Any:
+        """Records that the store does not make: the test that asks for them is skipped, as for the method."""
+        if name not in self.MADE_BY:
+            raise AttributeError(name)
+        return getattr(self.store, self.MADE_BY[name])
 
     def state(self) -> list[Any]:
         """All that the contract lets one see of this user."""
-        a = self.adapter
+        a = self.store
+        accounts, sessions, authenticators, tokens = (vars(self).get(name, []) for name in self.MADE_BY)
         return [
             a.get_user(self.id),
             a.get_user_by_email(self.user.email),
-            self.accounts and [*a.list_accounts(self.id)],
-            [a.get_account(**key(account)) for account in self.accounts],
-            [a.get_user_by_account(**key(account)) for account in self.accounts],
-            self.sessions and [*a.list_sessions(self.id)],
-            [a.get_session_and_user(session.session_token) for session in self.sessions],
-            self.authenticators and [*a.list_authenticators_by_user_id(self.id)],
-            [a.get_authenticator(one.credential_id) for one in self.authenticators],
-            self.tokens
-            and hasattr(a, "transaction")
-            and undone(a, lambda: [use(a, token) for token in self.tokens]),
+            accounts and [*a.list_accounts(self.id)],
+            [a.get_account(**key(account)) for account in accounts],
+            [a.get_user_by_account(**key(account)) for account in accounts],
+            sessions and [*a.list_sessions(self.id)],
+            [a.get_session_and_user(session.session_token) for session in sessions],
+            authenticators and [*a.list_authenticators_by_user_id(self.id)],
+            [a.get_authenticator(one.credential_id) for one in authenticators],
+            tokens and offers(a, "transaction") and undone(a, lambda: [use(a, token) for token in tokens]),
         ]
 
 
 class Household:
     """Ada and Grace, each a ``Resident``, and what the store shows of both."""
 
-    def __init__(self, adapter: Any) -> None:
-        self.adapter = adapter
-        # At once where that is possible: thirty commits to a file are what takes time in these tests.
-        with adapter.transaction() if hasattr(adapter, "transaction") else nullcontext():
-            self.ada, self.grace = Resident(adapter, "ada"), Resident(adapter, "grace")
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.ada, self.grace = Resident(store, "ada"), Resident(store, "grace")
 
     def state(self) -> list[Any]:
         return [self.ada.state(), self.grace.state()]
@@ -202,16 +393,18 @@ def key(account: Account) -> dict[str, str]:
     return {"provider": account.provider, "provider_account_id": account.provider_account_id}
 
 
-def use(adapter: Any, token: VerificationToken) -> VerificationToken | None:
+def use(store: Any, token: VerificationToken) -> Any:
     """Redeem ``token``."""
-    used: VerificationToken | None = adapter.use_verification_token(
-        identifier=token.identifier, token=token.token
-    )
-    return used
+    return store.use_verification_token(identifier=token.identifier, token=token.token)
 
 
 class Contract:
-    """The fixtures that all parts share."""
+    """The fixtures that all groups share. Override ``make_adapter`` or ``adapter``, and no other."""
+
+    group: ClassVar[str]
+
+    capabilities: ClassVar[Collection[str] | None] = None
+    """Of ``GROUPS``, those that the adapter keeps; None: all, as far as it has the methods."""
 
     @pytest.fixture
     def make_adapter(self) -> Call:
@@ -219,27 +412,66 @@ class Contract:
         pytest.skip("override the fixture make_adapter to run what needs options, such as clock=")
 
     @pytest.fixture
-    def build(self, make_adapter: Call) -> Iterator[Call]:
-        """``make_adapter``; whatever it makes is closed after the test."""
-        with ExitStack() as stack:
-            yield lambda **options: stack.enter_context(closing(make_adapter(**options)))
-
-    @pytest.fixture
-    def adapter(self, build: Call) -> Any:
+    def adapter(self, make_adapter: Call) -> Any:
         """Override, where ``make_adapter`` is not: one new, empty adapter."""
-        return build()
+        return make_adapter()
+
+    @pytest.fixture(autouse=True)
+    def _capable(self, request: pytest.FixtureRequest) -> None:
+        """Skip what the class does not claim to keep."""
+        if self.capabilities is not None:
+            if unknown := {*self.capabilities} - {*GROUPS}:
+                pytest.fail(f"capabilities may be {', '.join(GROUPS)}; not {', '.join(unknown)}")
+            test, kinds = request.function.__name__, reversed(type(self).__mro__)
+            group = next(vars(kind).get("group") for kind in kinds if test in vars(kind))
+            if group is not None and group not in self.capabilities:
+                pytest.skip(f"{group!r} is not in capabilities")
 
     @pytest.fixture
-    def ada(self, adapter: Any) -> Any:
-        return adapter.create_user(email="ada@example.com", name="Ada")
+    def wrap(self) -> Iterator[Call]:
+        """Makes of an adapter, or of a coroutine that makes one, what tests can use."""
+        loop = Loop()
+
+        def wrap(made: Any) -> Subject:
+            if inspect.isawaitable(made):
+                made = loop.run(lambda: made)
+            return Subject(made, loop, self.capabilities)
+
+        yield wrap
+        loop.close()
 
     @pytest.fixture
-    def grace(self, adapter: Any) -> Any:
-        return adapter.create_user(email="grace@example.com", name="Grace")
+    def shut(self) -> Iterator[Call]:
+        """Has what it is given closed after the test, and returns it."""
+        with ExitStack() as stack:
+
+            def shut(store: Subject) -> Subject:
+                stack.callback(store._shut)
+                return store
+
+            yield shut
 
     @pytest.fixture
-    def home(self, adapter: Any) -> Household:
-        return Household(adapter)
+    def build(self, make_adapter: Call, wrap: Call, shut: Call) -> Call:
+        """``make_adapter``, as tests can use it; whatever it makes is closed after the test."""
+        return lambda **options: shut(wrap(make_adapter(**options)))
+
+    @pytest.fixture
+    def store(self, adapter: Any, wrap: Call, shut: Call) -> Any:
+        """``adapter``, as tests can use it; closed after the test."""
+        return shut(wrap(adapter))
+
+    @pytest.fixture
+    def ada(self, store: Any) -> Any:
+        return store.create_user(email="ada@example.com", name="Ada")
+
+    @pytest.fixture
+    def grace(self, store: Any) -> Any:
+        return store.create_user(email="grace@example.com", name="Grace")
+
+    @pytest.fixture
+    def home(self, store: Any) -> Household:
+        return Household(store)
 
     @pytest.fixture
     def clock(self) -> FrozenClock:
@@ -247,7 +479,7 @@ class Contract:
 
     @pytest.fixture
     def timed(self, build: Call, clock: FrozenClock) -> Any:
-        """An adapter on the frozen clock, with the ages that tests reckon with, purging only when told to."""
+        """A store on the frozen clock, with the ages that tests reckon with, purging only when told to."""
         return build(
             clock=clock, session_max_age=30 * DAY, session_update_age=DAY, verification_max_age=600,
             purge_interval=None,
@@ -283,140 +515,143 @@ OTHER_ADDRESS = {
 class UserContract(Contract):
     """Users, found by id and by e-mail address."""
 
-    def test_a_created_user_comes_back_as_it_was_returned(self, adapter: Any) -> None:
-        """What ``create_user`` returns is what is stored, by id and by address."""
-        given = dict(email="Ada@Example.com", name="Ada 🦄", image="https://example.com", email_verified=FAR)
-        ada = adapter.create_user(**given)
-        assert ada == User(id=ada.id, **given)
-        assert adapter.get_user(ada.id) == adapter.get_user_by_email("Ada@Example.com") == ada
+    group = "users"
 
-    def test_a_user_needs_no_field_at_all(self, adapter: Any) -> None:
+    def test_a_created_user_comes_back_as_it_was_returned(self, store: Any) -> None:
+        """What ``create_user`` returns is what is stored, by id and by address."""
+        given: dict[str, Any] = {"email": "Ada@Example.com", "name": "Ada 🦄", "email_verified": FAR}
+        given["image"] = "https://example.com"
+        ada = store.create_user(**given)
+        assert ada == User(id=ada.id, **given)
+        assert store.get_user(ada.id) == store.get_user_by_email("Ada@Example.com") == ada
+
+    def test_a_user_needs_no_field_at_all(self, store: Any) -> None:
         """Guests and passkey-only users have no address; the id is made."""
-        guest = adapter.create_user()
+        guest = store.create_user()
         assert guest.id
         assert guest == User(id=guest.id)
-        assert adapter.get_user(guest.id) == guest
+        assert store.get_user(guest.id) == guest
 
-    def test_an_unknown_user_is_none(self, adapter: Any, ada: User) -> None:
+    def test_an_unknown_user_is_none(self, store: Any, ada: User) -> None:
         """Absence is an answer, not an error."""
-        assert adapter.get_user(NOBODY) is None
-        assert adapter.get_user_by_email("nobody@example.com") is None
-        assert adapter.delete_user(NOBODY) is None
+        assert store.get_user(NOBODY) is None
+        assert store.get_user_by_email("nobody@example.com") is None
+        assert store.delete_user(NOBODY) is None
 
-    def test_a_given_id_is_kept_verbatim(self, adapter: Any) -> None:
+    def test_a_given_id_is_kept_verbatim(self, store: Any) -> None:
         """An application that brings its own ids must find them again. [better-auth#2881]"""
         odd = "Ünïcode:'; DROP TABLE users; --\0"
-        assert adapter.create_user(id=odd).id == odd
-        assert adapter.get_user(odd).id == odd
+        assert store.create_user(id=odd).id == odd
+        assert store.get_user(odd).id == odd
 
-    def test_ids_are_compared_exactly(self, adapter: Any) -> None:
+    def test_ids_are_compared_exactly(self, store: Any) -> None:
         """Only addresses are folded: ids that look alike are two users."""
         alike = ["ada", "Ada", "ada ", "\u00e9", "e\u0301", "42", "042"]
         for user_id in alike:
-            adapter.create_user(id=user_id, name=repr(user_id))
-        assert [adapter.get_user(user_id).name for user_id in alike] == [*map(repr, alike)]
+            store.create_user(id=user_id, name=repr(user_id))
+        assert [store.get_user(user_id).name for user_id in alike] == [*map(repr, alike)]
 
-    def test_made_ids_differ(self, adapter: Any) -> None:
+    def test_made_ids_differ(self, store: Any) -> None:
         """A hundred users, a hundred ids."""
-        assert len({adapter.create_user().id for _ in range(100)}) == 100
+        assert len({store.create_user().id for _ in range(100)}) == 100
 
     def test_ids_come_from_new_id_when_it_is_given(self, build: Call) -> None:
         """So that tests and applications decide what an id looks like."""
         assert build(new_id=iter(["one", "two"]).__next__).create_user().id == "one"
 
     @each(SAME_ADDRESS)
-    def test_spellings_of_one_address_are_one_user(self, adapter: Any, case: Any) -> None:
+    def test_spellings_of_one_address_are_one_user(self, store: Any, case: Any) -> None:
         """Found and unique by the normal form: NFKC, lower case, trimmed. [langfuse#393, better-auth#7806]"""
         for stored, asked in (case, case[::-1]):
-            user = adapter.create_user(email=stored)
+            user = store.create_user(email=stored)
             assert user.email == stored, "the spelling is kept"
-            assert adapter.get_user_by_email(asked) == user
+            assert store.get_user_by_email(asked) == user
             with pytest.raises(ConflictError):
-                adapter.create_user(email=asked)
-            adapter.delete_user(user.id)
+                store.create_user(email=asked)
+            store.delete_user(user.id)
 
     @each(OTHER_ADDRESS)
-    def test_other_addresses_are_other_users(self, adapter: Any, case: Any) -> None:
+    def test_other_addresses_are_other_users(self, store: Any, case: Any) -> None:
         """Folding more than the normal form would sign people in as somebody else."""
-        first, second = (adapter.create_user(email=email) for email in case)
-        assert [adapter.get_user_by_email(email).id for email in case] == [first.id, second.id]
+        first, second = (store.create_user(email=email) for email in case)
+        assert [store.get_user_by_email(email).id for email in case] == [first.id, second.id]
 
-    def test_two_users_may_have_no_address(self, adapter: Any) -> None:
+    def test_two_users_may_have_no_address(self, store: Any) -> None:
         """No address is not an address that could be taken, nor one that could be looked up."""
-        assert adapter.create_user(email=None).id != adapter.create_user(email=None).id
-        assert adapter.get_user_by_email("None") is None
-        assert adapter.get_user_by_email("") is None
+        assert store.create_user(email=None).id != store.create_user(email=None).id
+        assert store.get_user_by_email("None") is None
+        assert store.get_user_by_email("") is None
 
-    def test_an_update_changes_only_the_fields_named(self, adapter: Any) -> None:
+    def test_an_update_changes_only_the_fields_named(self, store: Any) -> None:
         """A partial update that nulls the rest loses data. [nextauthjs/adapters#165, better-auth#394]"""
-        ada = adapter.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
+        ada = store.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
         for change in ({"name": "A."}, {"image": "j"}, {"email_verified": FAR}, {"email": "a@example.com"}):
             ada = dataclasses.replace(ada, **change)
-            assert adapter.update_user(ada.id, **change) == adapter.get_user(ada.id) == ada
+            assert store.update_user(ada.id, **change) == store.get_user(ada.id) == ada
 
     @pytest.mark.parametrize("field", ["email", "name", "image", "email_verified"])
-    def test_none_clears_a_field(self, adapter: Any, field: str) -> None:
+    def test_none_clears_a_field(self, store: Any, field: str) -> None:
         """None is a value, not the absence of one."""
-        ada = adapter.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
+        ada = store.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
         cleared = dataclasses.replace(ada, **{field: None})
-        assert adapter.update_user(ada.id, **{field: None}) == adapter.get_user(ada.id) == cleared
+        assert store.update_user(ada.id, **{field: None}) == store.get_user(ada.id) == cleared
 
-    def test_an_update_of_nothing_changes_nothing(self, adapter: Any, ada: User) -> None:
-        """The user as it is; an unknown one is still an error."""
-        assert adapter.update_user(ada.id) == adapter.get_user(ada.id) == ada
-        with pytest.raises(NotFoundError):
-            adapter.update_user(NOBODY)
-
-    def test_an_update_keeps_all_that_belongs_to_the_user(self, adapter: Any, home: Household) -> None:
+    def test_an_update_keeps_all_that_belongs_to_the_user(self, store: Any, home: Household) -> None:
         """A row that is replaced instead of updated takes the user's sessions along."""
         before = home.state()
-        for name in ("new", None):
-            adapter.update_user(home.ada.id, name=name)
+        for name in ("new", home.ada.user.name):
+            store.update_user(home.ada.id, name=name)
         assert home.state() == before
 
-    def test_a_changed_address_frees_the_old_one(self, adapter: Any, ada: User) -> None:
+    def test_an_update_of_nothing_changes_nothing(self, store: Any, ada: User) -> None:
+        """The user as it is; an unknown one is still an error."""
+        assert store.update_user(ada.id) == store.get_user(ada.id) == ada
+        with pytest.raises(NotFoundError):
+            store.update_user(NOBODY)
+
+    def test_a_changed_address_frees_the_old_one(self, store: Any, ada: User) -> None:
         """The old address resolves no longer, and may be taken. [Upstash and Unstorage adapters]"""
-        adapter.update_user(ada.id, email="countess@example.com")
-        assert adapter.get_user_by_email("ada@example.com") is None
-        assert adapter.get_user_by_email("COUNTESS@example.com").id == ada.id
-        assert adapter.create_user(email="ada@example.com").id != ada.id
+        store.update_user(ada.id, email="countess@example.com")
+        assert store.get_user_by_email("ada@example.com") is None
+        assert store.get_user_by_email("COUNTESS@example.com").id == ada.id
+        assert store.create_user(email="ada@example.com").id != ada.id
 
-    def test_a_cleared_address_is_free(self, adapter: Any, ada: User) -> None:
+    def test_a_cleared_address_is_free(self, store: Any, ada: User) -> None:
         """As a changed one."""
-        adapter.update_user(ada.id, email=None)
-        assert adapter.get_user_by_email("ada@example.com") is None
-        assert adapter.create_user(email="ada@example.com")
+        store.update_user(ada.id, email=None)
+        assert store.get_user_by_email("ada@example.com") is None
+        assert store.create_user(email="ada@example.com")
 
-    def test_a_user_may_respell_the_own_address(self, adapter: Any, ada: User) -> None:
+    def test_a_user_may_respell_the_own_address(self, store: Any, ada: User) -> None:
         """One does not conflict with oneself."""
-        assert adapter.update_user(ada.id, email="ADA@example.com").email == "ADA@example.com"
-        assert adapter.get_user_by_email("ada@example.com").email == "ADA@example.com"
+        assert store.update_user(ada.id, email="ADA@example.com").email == "ADA@example.com"
+        assert store.get_user_by_email("ada@example.com").email == "ADA@example.com"
 
-    def test_deleting_returns_the_user_once(self, adapter: Any, ada: User, grace: User) -> None:
+    def test_deleting_returns_the_user_once(self, store: Any, ada: User, grace: User) -> None:
         """A second delete is harmless [next-auth#7936]; others stay, the address is free."""
-        assert adapter.delete_user(ada.id) == ada
-        assert adapter.delete_user(ada.id) is None
-        assert adapter.get_user(ada.id) is adapter.get_user_by_email("ada@example.com") is None
-        assert adapter.get_user(grace.id) == grace
-        assert adapter.create_user(email="ada@example.com")
+        assert store.delete_user(ada.id) == ada
+        assert store.delete_user(ada.id) is None
+        assert store.get_user(ada.id) is store.get_user_by_email("ada@example.com") is None
+        assert store.get_user(grace.id) == grace
+        assert store.create_user(email="ada@example.com")
 
-    def test_a_deleted_user_leaves_no_trace(self, adapter: Any, home: Household) -> None:
+    def test_a_deleted_user_leaves_no_trace(self, store: Any, home: Household) -> None:
         """Three of each kind go: stores that index only the last one keep the others. [Upstash, Unstorage]"""
-        assert adapter.delete_user(home.ada.id) == home.ada.user
+        assert store.delete_user(home.ada.id) == home.ada.user
         nothing = [None, None, [], [None] * 3, [None] * 3, [], [None] * 3, [], [None] * 3, [None] * 3]
         for seen, absent in zip(home.ada.state(), nothing):
-            assert not seen or seen == absent
+            assert not seen or seen == absent, f"left behind by delete_user: {seen}"
 
-    def test_a_deleted_user_takes_nothing_of_others_along(self, adapter: Any, home: Household) -> None:
+    def test_a_deleted_user_takes_nothing_of_others_along(self, store: Any, home: Household) -> None:
         """All of Grace's stays, exactly."""
         before = home.grace.state()
-        adapter.delete_user(home.ada.id)
+        store.delete_user(home.ada.id)
         assert home.grace.state() == before
 
-    def test_a_user_created_anew_inherits_nothing(self, adapter: Any, home: Household) -> None:
+    def test_a_user_created_anew_inherits_nothing(self, store: Any, home: Household) -> None:
         """The same id and address later is a new user, with none of the old one's sessions."""
-        adapter.delete_user(home.ada.id)
-        again = adapter.create_user(id=home.ada.id, email=home.ada.user.email)
+        store.delete_user(home.ada.id)
+        again = store.create_user(id=home.ada.id, email=home.ada.user.email)
         assert [*home.ada.state()][:2] == [again, again]
         assert not any(map(any, filter(None, home.ada.state()[3:])))
 
@@ -427,68 +662,70 @@ class UserContract(Contract):
 class AccountContract(Contract):
     """Accounts at identity providers, linked to users."""
 
-    def test_a_linked_account_comes_back_as_it_was_returned(self, adapter: Any, ada: User) -> None:
+    group = "accounts"
+
+    def test_a_linked_account_comes_back_as_it_was_returned(self, store: Any, ada: User) -> None:
         """Every field that OAuth knows, by its key and in the user's list."""
-        tokens = dict(
-            refresh_token="r", access_token="a", id_token="i", token_type="bearer", scope="openid email",
-            session_state="s", expires_at=1_900_000_000,
-        )
-        account = link(adapter, ada.id, "42", **tokens)
+        tokens: dict[str, Any] = {
+            "refresh_token": "r", "access_token": "a", "id_token": "i", "token_type": "bearer",
+            "scope": "openid email", "session_state": "s", "expires_at": 1_900_000_000,
+        }
+        account = link(store, ada.id, "42", **tokens)
         assert account == Account(
             user_id=ada.id, type="oauth", provider="github", provider_account_id="42", **tokens
         )
-        assert adapter.get_account(**key(account)) == account
-        assert adapter.list_accounts(ada.id) == [account]
-        assert adapter.get_user_by_account(**key(account)) == ada
+        assert store.get_account(**key(account)) == account
+        assert store.list_accounts(ada.id) == [account]
+        assert store.get_user_by_account(**key(account)) == ada
 
-    def test_an_unknown_account_is_none(self, adapter: Any, ada: User) -> None:
+    def test_an_unknown_account_is_none(self, store: Any, ada: User) -> None:
         """Both halves of the key must fit."""
-        link(adapter, ada.id, "42", provider="github")
+        link(store, ada.id, "42", provider="github")
         for provider, account_id in (("github", "43"), ("gitlab", "42"), ("42", "github")):
             unknown = {"provider": provider, "provider_account_id": account_id}
-            assert adapter.get_account(**unknown) is None
-            assert adapter.get_user_by_account(**unknown) is None
-            assert adapter.unlink_account(**unknown) is None
-        assert adapter.list_accounts(NOBODY) == []
+            assert store.get_account(**unknown) is None
+            assert store.get_user_by_account(**unknown) is None
+            assert store.unlink_account(**unknown) is None
+        assert store.list_accounts(NOBODY) == []
 
-    def test_a_users_accounts_are_listed_by_provider(self, adapter: Any, ada: User, grace: User) -> None:
+    def test_a_users_accounts_are_listed_by_provider(self, store: Any, ada: User, grace: User) -> None:
         """In one order everywhere, and only the user's own."""
         pairs = [("b", "1"), ("a", "2"), ("a", "10"), ("B", "1")]
         for provider, account_id in pairs:
-            link(adapter, ada.id, account_id, provider)
-        link(adapter, grace.id, "3", "a")
-        listed = [(one.provider, one.provider_account_id) for one in adapter.list_accounts(ada.id)]
+            link(store, ada.id, account_id, provider)
+        link(store, grace.id, "3", "a")
+        listed = [(one.provider, one.provider_account_id) for one in store.list_accounts(ada.id)]
         assert listed == sorted(pairs)
 
-    def test_linking_again_refreshes_what_is_given_and_keeps_the_rest(self, adapter: Any, ada: User) -> None:
+    def test_linking_again_refreshes_what_is_given_and_keeps_the_rest(self, store: Any, ada: User) -> None:
         """Every sign-in brings new tokens, most of them no new refresh token. [next-auth#3599, #9721]"""
-        first = link(adapter, ada.id, access_token="old", refresh_token="keep", scope="s", team="red", tier=1)
-        again = link(adapter, ada.id, access_token="new", scope=None, team="blue")
+        first = link(store, ada.id, access_token="old", refresh_token="keep", scope="s", team="red", tier=1)
+        again = link(store, ada.id, access_token="new", scope=None, team="blue")
         assert (again.access_token, again.refresh_token, again.scope) == ("new", "keep", None)
         assert again.extra == {"team": "blue", "tier": 1}
-        assert adapter.list_accounts(ada.id) == [again] != [first]
+        assert store.list_accounts(ada.id) == [again] != [first]
 
-    def test_what_no_field_names_is_kept_in_extra(self, adapter: Any, ada: User) -> None:
+    def test_what_no_field_names_is_kept_in_extra(self, store: Any, ada: User) -> None:
         """Unknown keys from a provider must not break a sign-in. [next-auth#6708, #5460]"""
-        sent = {
+        sent: dict[str, Any] = {
             "refresh_token_expires_in": 5184000, "not-before-policy": 0, "self": "s", "id": 7, "cls": "c",
             "user": {"names": ["Ada", None, True, 1.5]}, "half": SURROGATE, "email": "x", "": "empty",
             "created_at": 1_700_000_000, "name": "A", "args": [], "kwargs": {}, "tokens": "t", "__class__": 1,
         }
-        account = link(adapter, ada.id, **copy.deepcopy(sent))
+        account = link(store, ada.id, **copy.deepcopy(sent))
         assert account.extra == sent
-        assert adapter.get_account(**key(account)).extra == sent
+        assert store.get_account(**key(account)).extra == sent
 
-    def test_a_mapping_called_extra_is_the_extra(self, adapter: Any, ada: User) -> None:
+    def test_a_mapping_called_extra_is_the_extra(self, store: Any, ada: User) -> None:
         """So that an account read elsewhere can be linked as it is; unknown keys join it."""
-        assert link(adapter, ada.id, extra={"team": "red"}, tier=1).extra == {"team": "red", "tier": 1}
+        assert link(store, ada.id, extra={"team": "red"}, tier=1).extra == {"team": "red", "tier": 1}
 
     @each({"text": "soon", "number": 1, "list": [1], "none": None})
-    def test_a_provider_may_send_a_key_called_extra(self, adapter: Any, ada: User, case: Any) -> None:
+    def test_a_provider_may_send_a_key_called_extra(self, store: Any, ada: User, case: Any) -> None:
         """Whatever it is, it is kept under its name."""
-        account = link(adapter, ada.id, extra=case)
+        account = link(store, ada.id, extra=case)
         assert account.extra == {"extra": case}
-        assert adapter.get_account(**key(account)) == account
+        assert store.get_account(**key(account)) == account
 
     @each(
         {
@@ -502,51 +739,51 @@ class AccountContract(Contract):
         }
     )
     def test_a_value_of_the_wrong_type_is_kept_and_never_fatal(
-        self, adapter: Any, ada: User, case: Any
+        self, store: Any, ada: User, case: Any
     ) -> None:
         """Nothing that a provider sends is dropped or fatal: it lies in ``extra``, the field is empty."""
         field, value = case
-        account = link(adapter, ada.id, **{field: value})
+        account = link(store, ada.id, **{field: value})
         assert (getattr(account, field), account.extra) == (None, {field: value})
-        assert adapter.get_account(**key(account)) == account
+        assert store.get_account(**key(account)) == account
 
-    def test_a_number_that_json_lacks_is_never_fatal(self, adapter: Any, ada: User) -> None:
+    def test_a_number_that_json_lacks_is_never_fatal(self, store: Any, ada: User) -> None:
         """Python's ``json.loads`` reads NaN and Infinity, so a provider's answer may hold them."""
-        account = link(adapter, ada.id, **json.loads('{"score": NaN, "limit": Infinity, "team": "red"}'))
+        account = link(store, ada.id, **json.loads('{"score": NaN, "limit": Infinity, "team": "red"}'))
         assert account.extra["team"] == "red"
         assert {"score", "limit"} <= account.extra.keys()
 
-    def test_a_fitting_value_replaces_an_unfitting_one(self, adapter: Any, ada: User) -> None:
+    def test_a_fitting_value_replaces_an_unfitting_one(self, store: Any, ada: User) -> None:
         """A field and its namesake in ``extra`` never contradict each other."""
-        link(adapter, ada.id, expires_at=1, scope="s")
-        unfitting = link(adapter, ada.id, expires_at="soon")
+        link(store, ada.id, expires_at=1, scope="s")
+        unfitting = link(store, ada.id, expires_at="soon")
         assert (unfitting.expires_at, unfitting.extra) == (None, {"expires_at": "soon"})
-        fitting = link(adapter, ada.id, expires_at=2)
+        fitting = link(store, ada.id, expires_at=2)
         assert (fitting.expires_at, fitting.extra, fitting.scope) == (2, {}, "s")
 
-    def test_unlinking_returns_the_account_once(self, adapter: Any, ada: User) -> None:
+    def test_unlinking_returns_the_account_once(self, store: Any, ada: User) -> None:
         """The second time there is none; the user and the other accounts stay."""
-        account, other = link(adapter, ada.id, "1"), link(adapter, ada.id, "2")
-        assert adapter.unlink_account(**key(account)) == account
-        assert adapter.unlink_account(**key(account)) is None
-        assert adapter.list_accounts(ada.id) == [other]
-        assert adapter.get_user(ada.id) == ada
+        account, other = link(store, ada.id, "1"), link(store, ada.id, "2")
+        assert store.unlink_account(**key(account)) == account
+        assert store.unlink_account(**key(account)) is None
+        assert store.list_accounts(ada.id) == [other]
+        assert store.get_user(ada.id) == ada
 
-    def test_an_unlinked_account_may_go_to_another_user(self, adapter: Any, ada: User, grace: User) -> None:
+    def test_an_unlinked_account_may_go_to_another_user(self, store: Any, ada: User, grace: User) -> None:
         """It is free, and nothing of its former life sticks to it."""
-        account = link(adapter, ada.id, access_token="old", team="red")
-        adapter.unlink_account(**key(account))
-        assert link(adapter, grace.id) == Account(grace.id, "oauth", "github", "1")
-        assert adapter.get_user_by_account(**key(account)) == grace
-        assert adapter.list_accounts(ada.id) == []
+        account = link(store, ada.id, access_token="old", team="red")
+        store.unlink_account(**key(account))
+        assert link(store, grace.id) == Account(grace.id, "oauth", "github", "1")
+        assert store.get_user_by_account(**key(account)) == grace
+        assert store.list_accounts(ada.id) == []
 
-    def test_provider_and_account_id_are_not_joined(self, adapter: Any, ada: User, grace: User) -> None:
+    def test_provider_and_account_id_are_not_joined(self, store: Any, ada: User, grace: User) -> None:
         """("a:b", "c") and ("a", "b:c") are two accounts, whatever the separator. [Upstash]"""
         for separator in ":/|\0\n":
-            first = link(adapter, ada.id, "c", provider=f"a{separator}b")
-            second = link(adapter, grace.id, f"b{separator}c", provider="a")
-            assert adapter.get_user_by_account(**key(first)) == ada
-            assert adapter.get_user_by_account(**key(second)) == grace
+            first = link(store, ada.id, "c", provider=f"a{separator}b")
+            second = link(store, grace.id, f"b{separator}c", provider="a")
+            assert store.get_user_by_account(**key(first)) == ada
+            assert store.get_user_by_account(**key(second)) == grace
 
 
 # --- sessions ---------------------------------------------------------------------------------
@@ -569,23 +806,25 @@ BY_TOKEN = [*ON_A_SESSION][:5]
 class SessionContract(Contract):
     """Signed-in devices, found by a token that the store does not know."""
 
+    group = "sessions"
+
     @pytest.fixture
     def session(self, timed: Any) -> Any:
         """A session of 30 days, and nothing else."""
         return timed.create_session(user_id=timed.create_user(email="ada@example.com").id)
 
-    def test_a_session_comes_back_with_its_user(self, adapter: Any, ada: User) -> None:
+    def test_a_session_comes_back_with_its_user(self, store: Any, ada: User) -> None:
         """What ``create_session`` returned, found by its token."""
-        session = adapter.create_session(user_id=ada.id, expires=FAR)
-        found = adapter.get_session_and_user(session.session_token)
+        session = store.create_session(user_id=ada.id, expires=FAR)
+        found = store.get_session_and_user(session.session_token)
         assert isinstance(found, SessionAndUser)
         assert found == (session, ada)
         assert (session.user_id, session.expires) == (ada.id, FAR)
 
     @pytest.mark.parametrize("method", ON_A_SESSION)
-    def test_an_unknown_session_is_nothing(self, adapter: Any, method: str) -> None:
+    def test_an_unknown_session_is_nothing(self, store: Any, method: str) -> None:
         """Absence is an answer, not an error."""
-        assert ON_A_SESSION[method](adapter, Session(NOBODY, NOBODY, FAR, id=NOBODY)) == NOTHING.get(method)
+        assert ON_A_SESSION[method](store, Session(NOBODY, NOBODY, FAR, id=NOBODY)) == NOTHING.get(method)
 
     def test_a_session_lives_for_session_max_age(self, timed: Any, session: Session) -> None:
         """Counted from the clock's now; ``created_at`` is that now."""
@@ -608,9 +847,9 @@ class SessionContract(Contract):
         assert store.touch_session(session.session_token) == session
         assert use(store, store.create_verification_token(identifier="x"))
 
-    def test_a_made_session_token_has_256_bits(self, adapter: Any, ada: User) -> None:
+    def test_a_made_session_token_has_256_bits(self, store: Any, ada: User) -> None:
         """ASVS 7.2.3 demands 128; 256 random bits are 43 characters of base64, and never come twice."""
-        tokens = {adapter.create_session(user_id=ada.id).session_token for _ in range(50)}
+        tokens = {store.create_session(user_id=ada.id).session_token for _ in range(50)}
         assert len(tokens) == 50
         assert all(len(token) >= 43 for token in tokens)
 
@@ -621,10 +860,10 @@ class SessionContract(Contract):
         assert store.rotate_session("one").session_token == "two"
         assert store.create_verification_token(identifier="x").token == "three"
 
-    def test_a_given_token_is_kept(self, adapter: Any, ada: User) -> None:
+    def test_a_given_token_is_kept(self, store: Any, ada: User) -> None:
         """An Auth.js front end brings its own."""
-        assert adapter.create_session(user_id=ada.id, session_token="naïve \0 token").user_id == ada.id
-        assert adapter.get_session_and_user("naïve \0 token").session.session_token == "naïve \0 token"
+        assert store.create_session(user_id=ada.id, session_token="naïve \0 token").user_id == ada.id
+        assert store.get_session_and_user("naïve \0 token").session.session_token == "naïve \0 token"
 
     @pytest.mark.parametrize("method", ON_A_SESSION)
     def test_a_session_lives_until_its_last_microsecond(
@@ -643,9 +882,9 @@ class SessionContract(Contract):
         """In every method, at that very microsecond, whether purged or not; nothing revives it."""
         clock.now = session.expires + late * MICROSECOND
         if purged:
-            needs(timed, "purge_expired")
             assert timed.purge_expired() == Purged(1, 0)
-        assert ON_A_SESSION[method](timed, session) == NOTHING.get(method)
+        found = ON_A_SESSION[method](timed, session)
+        assert found == NOTHING.get(method), f"to {method}, an expired session is absent; it gave {found!r}"
         assert timed.get_session_and_user(session.session_token) is None
         assert timed.list_sessions(session.user_id) == []
 
@@ -662,7 +901,6 @@ class SessionContract(Contract):
         """Expired is absent, whether purging got there yet or not."""
         clock.now = session.expires
         if purged:
-            needs(timed, "purge_expired")
             timed.purge_expired()
         again = timed.create_session(user_id=session.user_id, session_token=session.session_token)
         assert timed.get_session_and_user(session.session_token).session == again
@@ -677,7 +915,8 @@ class SessionContract(Contract):
     def test_an_update_without_expires_keeps_the_session(self, timed: Any, session: Session) -> None:
         """Auth.js's D1 adapter loses the session."""
         assert timed.update_session(session.session_token) == session
-        assert timed.get_session_and_user(session.session_token).session == session
+        found = timed.get_session_and_user(session.session_token)
+        assert found and found.session == session, "it lives on, unchanged"
 
     def test_a_deleted_session_stays_dead(self, timed: Any, session: Session) -> None:
         """Deleting is idempotent, and no save resurrects a signed-out session. [django#5950]"""
@@ -753,8 +992,18 @@ class SessionContract(Contract):
     def test_a_rotated_away_token_is_dead(self, timed: Any, session: Session) -> None:
         """In every method that takes a token."""
         timed.rotate_session(session.session_token)
-        assert [ON_A_SESSION[method](timed, session) for method in BY_TOKEN] == [None] * 5
+        answers = {method: ON_A_SESSION[method](timed, session) for method in BY_TOKEN}
+        assert answers == dict.fromkeys(BY_TOKEN), "whoever planted the old token must not be promoted"
         assert timed.revoke_session(session.user_id, session.id) is False
+
+    def test_rotating_to_an_expired_token_is_no_conflict(self, build: Call, clock: FrozenClock) -> None:
+        """Expired is absent, whether purging got there yet or not."""
+        store = build(clock=clock, new_token=lambda: "again", purge_interval=None)
+        ada = store.create_user()
+        store.create_session(user_id=ada.id, expires=START)
+        store.create_session(user_id=ada.id, session_token="mine")
+        assert store.rotate_session("mine").session_token == "again"
+        assert store.get_session_and_user("again").user == ada
 
     def test_rotating_to_a_taken_token_changes_nothing(self, build: Call) -> None:
         """A conflict, and both sessions live on."""
@@ -767,15 +1016,6 @@ class SessionContract(Contract):
         assert (caught.value.model, caught.value.field) == ("Session", "session_token")
         assert store.get_session_and_user("mine").user == ada
         assert store.get_session_and_user("taken").user == grace
-
-    def test_rotating_to_an_expired_token_is_no_conflict(self, build: Call, clock: FrozenClock) -> None:
-        """Expired is absent, whether purging got there yet or not."""
-        store = build(clock=clock, new_token=lambda: "again", purge_interval=None)
-        ada = store.create_user()
-        store.create_session(user_id=ada.id, expires=START)
-        store.create_session(user_id=ada.id, session_token="mine")
-        assert store.rotate_session("mine").session_token == "again"
-        assert store.get_session_and_user("again").user == ada
 
     def test_sessions_are_listed_newest_first_without_their_tokens(
         self, timed: Any, clock: FrozenClock, session: Session
@@ -797,44 +1037,45 @@ class SessionContract(Contract):
         assert session.id and {one.id for one in found} == {session.id}
         assert session.id not in token and token not in session.id
         presented = Session(session.id, session.user_id, FAR)
-        assert [ON_A_SESSION[method](timed, presented) for method in BY_TOKEN] == [None] * 5
+        answers = {method: ON_A_SESSION[method](timed, presented) for method in BY_TOKEN}
+        assert answers == dict.fromkeys(BY_TOKEN), "the id is shown in lists: it must not do as a token"
 
-    def test_revoking_ends_that_session_only(self, adapter: Any, home: Household) -> None:
+    def test_revoking_ends_that_session_only(self, store: Any, home: Household) -> None:
         """Once; True says that one went. ASVS 7.4.5"""
         first, second, third = home.ada.sessions
         others = home.grace.state()
-        assert adapter.revoke_session(home.ada.id, second.id) is True
-        assert adapter.revoke_session(home.ada.id, second.id) is False
-        assert adapter.get_session_and_user(second.session_token) is None
-        assert {one.id for one in adapter.list_sessions(home.ada.id)} == {first.id, third.id}
+        assert store.revoke_session(home.ada.id, second.id) is True
+        assert store.revoke_session(home.ada.id, second.id) is False
+        assert store.get_session_and_user(second.session_token) is None
+        assert {one.id for one in store.list_sessions(home.ada.id)} == {first.id, third.id}
         assert home.grace.state() == others
 
-    def test_one_cannot_revoke_anothers_session(self, adapter: Any, home: Household) -> None:
+    def test_one_cannot_revoke_anothers_session(self, store: Any, home: Household) -> None:
         """The id comes from a request: it counts only with its own user."""
         before = home.state()
-        assert adapter.revoke_session(home.ada.id, home.grace.sessions[0].id) is False
-        assert adapter.revoke_session(home.ada.id, home.ada.sessions[0].session_token) is False
+        assert store.revoke_session(home.ada.id, home.grace.sessions[0].id) is False
+        assert store.revoke_session(home.ada.id, home.ada.sessions[0].session_token) is False
         assert home.state() == before
 
-    def test_revoking_all_says_how_many_went(self, adapter: Any, home: Household) -> None:
+    def test_revoking_all_says_how_many_went(self, store: Any, home: Household) -> None:
         """Sign out everywhere. [next-auth#2993]"""
         others = home.grace.state()
-        assert adapter.revoke_sessions(home.ada.id) == 3
-        assert adapter.list_sessions(home.ada.id) == []
-        assert adapter.revoke_sessions(home.ada.id) == 0
+        assert store.revoke_sessions(home.ada.id) == 3
+        assert store.list_sessions(home.ada.id) == []
+        assert store.revoke_sessions(home.ada.id) == 0
         assert home.grace.state() == others
 
-    def test_revoking_all_others_keeps_the_one(self, adapter: Any, home: Household) -> None:
+    def test_revoking_all_others_keeps_the_one(self, store: Any, home: Household) -> None:
         """ASVS 7.4.3: after a factor changed, the others end."""
         kept = home.ada.sessions[1]
-        assert adapter.revoke_sessions(home.ada.id, keep=kept.session_token) == 2
-        assert [one.id for one in adapter.list_sessions(home.ada.id)] == [kept.id]
-        assert adapter.get_session_and_user(kept.session_token).session == kept
+        assert store.revoke_sessions(home.ada.id, keep=kept.session_token) == 2
+        assert [one.id for one in store.list_sessions(home.ada.id)] == [kept.id]
+        assert store.get_session_and_user(kept.session_token).session == kept
 
-    def test_keeping_what_is_not_there_keeps_nothing(self, adapter: Any, home: Household) -> None:
+    def test_keeping_what_is_not_there_keeps_nothing(self, store: Any, home: Household) -> None:
         """``keep`` takes a token; an id, a stranger's text or another's token spares no session."""
         for keep in (home.ada.sessions[0].id, "grace-1-session", "ada-1-token", "", SURROGATE, "x" * HUGE):
-            assert undone(adapter, lambda: adapter.revoke_sessions(home.ada.id, keep=keep)) == 3
+            assert undone(store, lambda: store.revoke_sessions(home.ada.id, keep=keep)) == 3
 
     def test_expired_sessions_are_not_counted_as_revoked(
         self, timed: Any, clock: FrozenClock, session: Session
@@ -851,17 +1092,19 @@ class SessionContract(Contract):
 class VerificationContract(Contract):
     """Single-use tokens: magic links, e-mail codes."""
 
-    def test_a_token_is_returned_once(self, adapter: Any) -> None:
+    group = "verification"
+
+    def test_a_token_is_returned_once(self, store: Any) -> None:
         """As it was created; then it is gone."""
-        token = adapter.create_verification_token(identifier="Ada@example.com", expires=FAR)
+        token = store.create_verification_token(identifier="Ada@example.com", expires=FAR)
         assert isinstance(token, VerificationToken)
         assert (token.identifier, token.expires) == ("Ada@example.com", FAR)
-        assert use(adapter, token) == token
-        assert use(adapter, token) is None
+        assert use(store, token) == token
+        assert use(store, token) is None, "whoever finds a used link must not be signed in by it"
 
-    def test_a_made_verification_token_has_256_bits(self, adapter: Any) -> None:
+    def test_a_made_verification_token_has_256_bits(self, store: Any) -> None:
         """43 characters of base64, never twice."""
-        tokens = {adapter.create_verification_token(identifier="x").token for _ in range(50)}
+        tokens = {store.create_verification_token(identifier="x").token for _ in range(50)}
         assert len(tokens) == 50
         assert all(len(token) >= 43 for token in tokens)
 
@@ -885,10 +1128,10 @@ class VerificationContract(Contract):
         token = timed.create_verification_token(identifier="x")
         clock.now = token.expires + late * MICROSECOND
         if purged:
-            needs(timed, "purge_expired")
             assert timed.purge_expired() == Purged(0, 1)
-        assert undone(timed, lambda: timed.delete_verification_tokens("x")) == 0
-        assert use(timed, token) is None
+        if offers(timed, "transaction"):
+            assert undone(timed, lambda: timed.delete_verification_tokens("x")) == 0
+        assert use(timed, token) is None, "a token whose end has come signs nobody in"
 
     def test_an_expired_token_is_consumed_by_its_use(self, timed: Any, clock: FrozenClock) -> None:
         """Should the clock be set back, it stays used."""
@@ -898,79 +1141,80 @@ class VerificationContract(Contract):
         clock.tick(seconds=-300)
         assert use(timed, token) is None
 
-    def test_identifier_and_token_must_both_fit(self, adapter: Any) -> None:
+    def test_identifier_and_token_must_both_fit(self, store: Any) -> None:
         """A check of one of them signs anybody in [CVE-2022-39263]; a miss consumes nothing."""
-        ada = adapter.create_verification_token(identifier="ada@example.com")
-        grace = adapter.create_verification_token(identifier="grace@example.com")
+        ada = store.create_verification_token(identifier="ada@example.com")
+        grace = store.create_verification_token(identifier="grace@example.com")
         for one, other in ((ada, grace), (grace, ada)):
-            assert adapter.use_verification_token(identifier=one.identifier, token=other.token) is None
-            assert adapter.use_verification_token(identifier=one.identifier, token="") is None
-            assert adapter.use_verification_token(identifier="", token=one.token) is None
-            assert adapter.use_verification_token(identifier=one.token, token=one.identifier) is None
-        assert (use(adapter, ada), use(adapter, grace)) == (ada, grace)
+            crossed = store.use_verification_token(identifier=one.identifier, token=other.token)
+            assert crossed is None, "a token is good for the identifier that it was made for, and no other"
+            assert store.use_verification_token(identifier=one.identifier, token="") is None
+            assert store.use_verification_token(identifier="", token=one.token) is None
+            assert store.use_verification_token(identifier=one.token, token=one.identifier) is None
+        assert (use(store, ada), use(store, grace)) == (ada, grace)
 
     @each(SAME_ADDRESS)
-    def test_spellings_of_one_address_are_one_identifier(self, adapter: Any, case: Any) -> None:
+    def test_spellings_of_one_address_are_one_identifier(self, store: Any, case: Any) -> None:
         """The link was asked for as ``Ada@Example.com``, the user is ``ada@example.com``."""
         for stored, asked in (case, case[::-1]):
-            token = adapter.create_verification_token(identifier=stored)
-            assert adapter.use_verification_token(identifier=asked, token=token.token) == token
-            adapter.create_verification_token(identifier=stored)
-            assert adapter.delete_verification_tokens(asked) == 1
+            token = store.create_verification_token(identifier=stored)
+            assert store.use_verification_token(identifier=asked, token=token.token) == token
+            store.create_verification_token(identifier=stored)
+            assert store.delete_verification_tokens(asked) == 1
 
-    def test_an_identifier_that_is_no_address_is_compared_exactly(self, adapter: Any) -> None:
+    def test_an_identifier_that_is_no_address_is_compared_exactly(self, store: Any) -> None:
         """Folding the case of "reset:aB3" could join two users' ids."""
-        token = adapter.create_verification_token(identifier="reset:aB3")
+        token = store.create_verification_token(identifier="reset:aB3")
         for other in ("reset:ab3", " reset:aB3", "reset:aB3 ", "reset:aB３"):
-            assert adapter.use_verification_token(identifier=other, token=token.token) is None
-            assert adapter.delete_verification_tokens(other) == 0
-        assert use(adapter, token) == token
+            assert store.use_verification_token(identifier=other, token=token.token) is None
+            assert store.delete_verification_tokens(other) == 0
+        assert use(store, token) == token
 
-    def test_identifier_and_token_are_not_joined(self, adapter: Any) -> None:
+    def test_identifier_and_token_are_not_joined(self, store: Any) -> None:
         """("a:b", "c") and ("a", "b:c") are two tokens, whatever the separator. [Upstash]"""
         for separator in ":/|\0\n":
-            adapter.create_verification_token(identifier=f"a{separator}b", token="c")
-            assert adapter.use_verification_token(identifier="a", token=f"b{separator}c") is None
+            store.create_verification_token(identifier=f"a{separator}b", token="c")
+            assert store.use_verification_token(identifier="a", token=f"b{separator}c") is None
 
-    def test_one_identifier_may_have_several_tokens(self, adapter: Any) -> None:
+    def test_one_identifier_may_have_several_tokens(self, store: Any) -> None:
         """Whoever asks for a second link may still follow the first."""
-        tokens = [adapter.create_verification_token(identifier="ada@example.com") for _ in range(3)]
-        assert [use(adapter, token) for token in tokens] == tokens
+        tokens = [store.create_verification_token(identifier="ada@example.com") for _ in range(3)]
+        assert [use(store, token) for token in tokens] == tokens
 
-    def test_one_token_may_belong_to_several_identifiers(self, adapter: Any) -> None:
+    def test_one_token_may_belong_to_several_identifiers(self, store: Any) -> None:
         """Short codes repeat; each is used on its own."""
-        tokens = [adapter.create_verification_token(identifier=name, token="123456") for name in "ab"]
-        assert [use(adapter, token) for token in tokens] == tokens
+        tokens = [store.create_verification_token(identifier=name, token="123456") for name in "ab"]
+        assert [use(store, token) for token in tokens] == tokens
 
-    def test_the_same_pair_again_replaces_the_first(self, adapter: Any) -> None:
+    def test_the_same_pair_again_replaces_the_first(self, store: Any) -> None:
         """A code sent again lives for its new time, and is good once."""
-        adapter.create_verification_token(identifier="x", token="123456", expires=START)
-        again = adapter.create_verification_token(identifier="x", token="123456", expires=FAR)
-        assert use(adapter, again) == again
-        assert use(adapter, again) is None
+        store.create_verification_token(identifier="x", token="123456", expires=START)
+        again = store.create_verification_token(identifier="x", token="123456", expires=FAR)
+        assert use(store, again) == again
+        assert use(store, again) is None
 
-    def test_deleting_says_how_many_went(self, adapter: Any, home: Household) -> None:
+    def test_deleting_says_how_many_went(self, store: Any, home: Household) -> None:
         """All of the identifier's, none of another's; a second time none."""
         others = home.grace.state()
-        assert adapter.delete_verification_tokens("ADA@example.com") == 3
-        assert adapter.delete_verification_tokens("ada@example.com") == 0
-        assert [use(adapter, token) for token in home.ada.tokens] == [None] * 3
+        assert store.delete_verification_tokens("ADA@example.com") == 3
+        assert store.delete_verification_tokens("ada@example.com") == 0
+        assert [use(store, token) for token in home.ada.tokens] == [None] * 3
         assert home.grace.state() == others
 
-    def test_an_identifier_needs_no_user(self, adapter: Any) -> None:
+    def test_an_identifier_needs_no_user(self, store: Any) -> None:
         """Sign-up by magic link comes before the user; unknown identifiers have nothing."""
-        assert use(adapter, adapter.create_verification_token(identifier="new@example.com"))
-        assert adapter.delete_verification_tokens("unknown@example.com") == 0
+        assert use(store, store.create_verification_token(identifier="new@example.com"))
+        assert store.delete_verification_tokens("unknown@example.com") == 0
 
     @each({"no at sign": "Ada", "full-width at sign": "Ada＠example.com", "blanks": " ada@example.com "})
     def test_a_deleted_users_pending_tokens_go_however_the_address_is_spelt(
-        self, adapter: Any, case: Any
+        self, store: Any, case: Any
     ) -> None:
         """The user's address and the token's identifier are one and the same text."""
-        user = adapter.create_user(email=case)
-        token = adapter.create_verification_token(identifier=case)
-        adapter.delete_user(user.id)
-        assert use(adapter, token) is None
+        user = store.create_user(email=case)
+        token = store.create_verification_token(identifier=case)
+        store.delete_user(user.id)
+        assert use(store, token) is None
 
 
 # --- authenticators ---------------------------------------------------------------------------
@@ -979,51 +1223,53 @@ class VerificationContract(Contract):
 class AuthenticatorContract(Contract):
     """Passkeys (WebAuthn credentials) and their signature counters."""
 
-    def test_an_authenticator_comes_back_as_it_was_returned(self, adapter: Any, ada: User) -> None:
+    group = "authenticators"
+
+    def test_an_authenticator_comes_back_as_it_was_returned(self, store: Any, ada: User) -> None:
         """Every field, by its credential id and in the user's list."""
-        one = register(adapter, ada.id, "Y3JlZA==", counter=2**32 - 1, transports="usb,nfc")
+        one = register(store, ada.id, "Y3JlZA==", counter=2**32 - 1, transports="usb,nfc")
         assert one == Authenticator(
             credential_id="Y3JlZA==", user_id=ada.id, provider_account_id="Y3JlZA==", transports="usb,nfc",
             credential_public_key="a2V5", counter=2**32 - 1, credential_device_type="multiDevice",
             credential_backed_up=True,
         )
-        assert adapter.get_authenticator("Y3JlZA==") == one
-        assert adapter.list_authenticators_by_user_id(ada.id) == [one]
+        assert store.get_authenticator("Y3JlZA==") == one
+        assert store.list_authenticators_by_user_id(ada.id) == [one]
 
-    def test_an_unknown_authenticator_is_none(self, adapter: Any, ada: User) -> None:
+    def test_an_unknown_authenticator_is_none(self, store: Any, ada: User) -> None:
         """Absence is an answer; credential ids are compared exactly."""
-        register(adapter, ada.id, "Y3JlZA==")
-        assert adapter.get_authenticator("y3jlza==") is None
-        assert adapter.list_authenticators_by_user_id(NOBODY) == []
+        register(store, ada.id, "Y3JlZA==")
+        assert store.get_authenticator("y3jlza==") is None
+        assert store.list_authenticators_by_user_id(NOBODY) == []
 
     def test_a_users_authenticators_are_listed_by_credential_id(
-        self, adapter: Any, ada: User, grace: User
+        self, store: Any, ada: User, grace: User
     ) -> None:
         """In one order everywhere, and only the user's own."""
         for credential_id in ("b", "a", "B", "aa"):
-            register(adapter, ada.id, credential_id)
-        register(adapter, grace.id, "g")
-        listed = [one.credential_id for one in adapter.list_authenticators_by_user_id(ada.id)]
+            register(store, ada.id, credential_id)
+        register(store, grace.id, "g")
+        listed = [one.credential_id for one in store.list_authenticators_by_user_id(ada.id)]
         assert listed == ["B", "a", "aa", "b"]
 
     @pytest.mark.parametrize("before, after", [(0, 0), (0, 1), (1, 2), (1, 2**32 - 1)])
-    def test_a_counter_that_grows_is_stored(self, adapter: Any, ada: User, before: int, after: int) -> None:
+    def test_a_counter_that_grows_is_stored(self, store: Any, ada: User, before: int, after: int) -> None:
         """And 0 → 0 is legal: many authenticators do not count. WebAuthn § 6.1.1"""
-        one = register(adapter, ada.id, counter=before)
+        one = register(store, ada.id, counter=before)
         grown = dataclasses.replace(one, counter=after)
-        assert adapter.update_authenticator_counter("credential", after) == grown
-        assert adapter.get_authenticator("credential") == grown
+        assert store.update_authenticator_counter("credential", after) == grown
+        assert store.get_authenticator("credential") == grown
 
     @pytest.mark.parametrize("before, after", [(1, 1), (2, 1), (1, 0), (2**32 - 1, 2**32 - 1)])
     def test_a_counter_that_does_not_grow_is_refused(
-        self, adapter: Any, ada: User, before: int, after: int
+        self, store: Any, ada: User, before: int, after: int
     ) -> None:
         """The passkey may have been cloned; the error says both, the stored one is kept. WebAuthn § 6.1.1"""
-        one = register(adapter, ada.id, counter=before)
+        one = register(store, ada.id, counter=before)
         with pytest.raises(CounterRegressionError) as caught:
-            adapter.update_authenticator_counter("credential", after)
+            store.update_authenticator_counter("credential", after)
         assert (caught.value.stored, caught.value.given) == (before, after)
-        assert adapter.get_authenticator("credential") == one
+        assert store.get_authenticator("credential") == one
 
 
 # --- the border: what is refused, what is answered with nothing -------------------------------
@@ -1171,22 +1417,16 @@ def strange(home: Household) -> Iterator[str]:
     """Texts that name nothing, most of which once led a store astray."""
     yield from ("", " ", "\0", SURROGATE, "%", "_", "*", "None", "0", "🦄", "\u202e", "x" * 4096)
     yield from ("' OR '1'='1", "'; DELETE FROM users; --", '"', "\\", "$ne", "../../etc/passwd", "{}")
-    session, token, account = home.ada.sessions[0], home.ada.tokens[0], home.ada.accounts[0]
-    for known in (home.ada.id, home.ada.user.email, session.session_token, token.token, "ada-1", session.id):
+    ids = [session.id for session in vars(home.ada).get("sessions", [])]
+    for known in ("ada", "ada@example.com", "ada-1", "ada-1-session", "ada-1-token", *ids[:1]):
         yield from (known + "\0", "\0" + known, known[:-1], known + SURROGATE, f"user:{known}", known + "%")
-    yield from (session.session_token.swapcase(), token.token.swapcase(), session.id.upper(), "Ada", "ADA-1")
-    yield from (f"{account.provider}:{account.provider_account_id}", f"{token.identifier}:{token.token}")
-    for secret in (session.session_token, token.token):
+    yield from ("Ada", "ADA-1", "ADA-1-SESSION", "ADA-1-TOKEN", *map(str.upper, ids[:1]))
+    yield from ("github:ada-1", "ada@example.com:ada-1-token")
+    for secret in ("ada-1-session", "ada-1-token"):
         digest = hashlib.sha256(secret.encode()).digest()
         yield from (digest.hex(), digest.hex().upper(), digest.decode("latin-1"))
         yield base64.b64encode(digest).decode()
         yield base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-@functools.cache
-def huge() -> tuple[str, ...]:
-    """Texts of ten million characters, costly to normalise, to encode, to trim."""
-    return ("x" * HUGE, "ẛ̣@" * (HUGE // 3), SURROGATE * HUGE, " " * HUGE)
 
 
 def told(error: BaseException | None) -> str:
@@ -1198,8 +1438,10 @@ def told(error: BaseException | None) -> str:
     return "\n".join(seen)
 
 
-class BorderContract(Contract):
+class StrangerContract(Contract):
     """What strangers send is answered with nothing; what programmers get wrong is refused by name."""
+
+    group = "strangers"
 
     @each(CONFLICTS)
     def test_a_conflict_names_the_field_and_leaves_nothing_half_done(
@@ -1209,9 +1451,9 @@ class BorderContract(Contract):
         before = home.state()
         method, given, model, field = case
         with pytest.raises(ConflictError) as caught:
-            WRITES[method](home.adapter, **given)
+            WRITES[method](home.store, **given)
         assert (caught.value.model, caught.value.field) == (model, field)
-        assert home.state() == before
+        assert home.state() == before, f"the {method} that was refused changed something"
 
     @each(MISSING)
     def test_a_write_to_nobody_names_the_key_and_leaves_nothing_half_done(
@@ -1221,10 +1463,10 @@ class BorderContract(Contract):
         before = home.state()
         method, given, model = case
         with pytest.raises(NotFoundError) as caught:
-            WRITES[method](home.adapter, **given)
+            WRITES[method](home.store, **given)
         assert (caught.value.model, caught.value.key) == (model, NOBODY)
         assert home.state() == before
-        assert home.adapter.get_user(NOBODY) is None
+        assert home.store.get_user(NOBODY) is None
 
     @pytest.mark.parametrize("method, model, field, values", UNSTORABLE)
     def test_an_unstorable_value_is_refused_by_name(
@@ -1234,7 +1476,7 @@ class BorderContract(Contract):
         before = home.state()
         for value in values:
             with pytest.raises(InvalidFieldError) as caught:
-                WRITES[method](home.adapter, **{field: value})
+                WRITES[method](home.store, **{field: value})
             error = caught.value
             assert (error.model, error.field) == (model, field), f"{value!r:.40}"
             assert error.expected and error.expected in str(error)
@@ -1249,7 +1491,7 @@ class BorderContract(Contract):
         """A misspelt keyword must not be lost."""
         before = home.state()
         with pytest.raises(TypeError) as caught:
-            WRITES[method](home.adapter, **{field: "x"})
+            WRITES[method](home.store, **{field: "x"})
         assert {field, *known.split()} <= set(re.findall(r"\w+", str(caught.value)))
         assert home.state() == before
 
@@ -1258,16 +1500,22 @@ class BorderContract(Contract):
         """Nothing is found, raised or touched, whatever a stranger sends."""
         before = home.state()
         for text in strange(home):
-            assert LOOKUPS[lookup](home.adapter, text) == NOTHING.get(lookup.partition(",")[0]), ascii(text)
+            assert LOOKUPS[lookup](home.store, text) == NOTHING.get(lookup.partition(",")[0]), ascii(text)
         assert home.state() == before
 
-    @pytest.mark.parametrize("lookup", LOOKUPS)
-    def test_ten_megabytes_are_answered_quickly(self, home: Household, lookup: str) -> None:
+    def test_ten_megabytes_are_answered_quickly(self, home: Household) -> None:
         """Without normalising, hashing or sending them anywhere: a look-up must not be a lever."""
-        for text in huge():
-            before = time.perf_counter()
-            assert LOOKUPS[lookup](home.adapter, text) == NOTHING.get(lookup.partition(",")[0])
-            assert time.perf_counter() - before < 0.25
+        for text in ("x" * HUGE, "ẛ̣@" * (HUGE // 3), SURROGATE * HUGE, " " * HUGE):
+            for lookup, call in LOOKUPS.items():
+                method = lookup.partition(",")[0]
+                if not offers(home.store, method):
+                    continue
+                took: list[float] = []
+                while len(took) < 3 and min(took, default=1) > 0.25:  # a busy machine may stall once
+                    before = time.perf_counter()
+                    assert call(home.store, text) == NOTHING.get(method), lookup
+                    took.append(time.perf_counter() - before)
+                assert min(took) <= 0.25, f"{lookup} took {min(took):.2f} seconds for {text[:3]!a}..."
 
     @pytest.mark.parametrize("lookup", LOOKUPS)
     def test_what_is_no_text_is_a_type_error(self, home: Household, lookup: str) -> None:
@@ -1275,52 +1523,53 @@ class BorderContract(Contract):
         before = home.state()
         for value in (None, 5, True, b"x", home.ada.id.encode(), ["x"], object(), bytearray(b"x")):
             with pytest.raises(TypeError):
-                LOOKUPS[lookup](home.adapter, value)
+                LOOKUPS[lookup](home.store, value)
         assert home.state() == before
 
-    def test_a_kept_token_that_is_no_text_is_a_type_error(self, adapter: Any, home: Household) -> None:
+    def test_a_kept_token_that_is_no_text_is_a_type_error(self, store: Any, home: Household) -> None:
         """And no session ends."""
         with pytest.raises(TypeError):
-            adapter.revoke_sessions(home.ada.id, keep=home.ada.sessions[0].session_token.encode())
-        assert len(adapter.list_sessions(home.ada.id)) == 3
+            store.revoke_sessions(home.ada.id, keep=home.ada.sessions[0].session_token.encode())
+        assert len(store.list_sessions(home.ada.id)) == 3
 
-    def test_updates_of_strange_ids_find_nobody(self, adapter: Any, home: Household) -> None:
+    def test_updates_of_strange_ids_find_nobody(self, store: Any, home: Household) -> None:
         """The two updates that must find their record say so, in a short text; non-text is a TypeError."""
         before = home.state()
         for text in (*strange(home), "x" * HUGE):
             with pytest.raises(NotFoundError) as caught:
-                adapter.update_user(text, name="new")
+                store.update_user(text, name="new")
             assert len(str(caught.value)) < 1000
             with pytest.raises(NotFoundError):
-                adapter.update_authenticator_counter(text, 9)
+                store.update_authenticator_counter(text, 9)
         for value in (None, 5, b"x"):
             with pytest.raises(TypeError):
-                adapter.update_user(value, name="new")
+                store.update_user(value, name="new")
             with pytest.raises(TypeError):
-                adapter.update_authenticator_counter(value, 9)
+                store.update_authenticator_counter(value, 9)
         assert home.state() == before
 
-    def test_nothing_hangs_on_strange_user_ids(self, adapter: Any, home: Household) -> None:
+    def test_nothing_hangs_on_strange_user_ids(self, store: Any, home: Household) -> None:
         """Unknown or unstorable, either is refused as such."""
         before = home.state()
         for text in strange(home):
             for write in (link, register, lambda a, user_id: a.create_session(user_id=user_id)):
                 with pytest.raises((NotFoundError, InvalidFieldError)):
-                    write(adapter, text)
+                    write(store, text)
         assert home.state() == before
 
-    def test_no_secret_shows_in_a_repr(self, adapter: Any, ada: User) -> None:
+    def test_no_secret_shows_in_a_repr(self, store: Any, ada: User) -> None:
         """Records are logged; tokens of sessions, providers and magic links must not be."""
-        secrets = {name: MARKER for name in ("refresh_token", "access_token", "id_token", "session_state")}
-        account = link(adapter, ada.id, **secrets, api_key=MARKER)
-        session = adapter.create_session(user_id=ada.id, session_token=MARKER)
-        token = adapter.create_verification_token(identifier="x", token=MARKER)
-        shown = [account, adapter.get_account(**key(account)), adapter.list_accounts(ada.id)]
-        shown += [session, adapter.get_session_and_user(MARKER), adapter.list_sessions(ada.id)]
-        shown += [adapter.touch_session(MARKER), adapter.update_session(MARKER, expires=FAR)]
-        shown += [token, adapter.snapshot(), use(adapter, token), adapter.delete_session(MARKER), adapter]
-        assert MARKER not in repr(shown)
-        assert MARKER not in str([str(one) for one in shown])
+        names = ("refresh_token", "access_token", "id_token", "session_state")
+        secrets: dict[str, Any] = dict.fromkeys(names, MARKER)
+        account = link(store, ada.id, **secrets, api_key=MARKER)
+        session = store.create_session(user_id=ada.id, session_token=MARKER)
+        token = store.create_verification_token(identifier="x", token=MARKER)
+        shown = [account, store.get_account(**key(account)), store.list_accounts(ada.id)]
+        shown += [session, store.get_session_and_user(MARKER), store.list_sessions(ada.id)]
+        shown += [store.touch_session(MARKER), store.update_session(MARKER, expires=FAR)]
+        shown += [token, store.snapshot(), use(store, token), store.delete_session(MARKER), store]
+        telling = [type(one).__name__ for one in shown if MARKER in repr(one) + str(one)]
+        assert telling == [], "a token in a repr ends up in a log"
 
     @each(
         {
@@ -1339,12 +1588,12 @@ class BorderContract(Contract):
             ],
         }
     )
-    def test_no_secret_shows_in_an_error(self, adapter: Any, case: Any) -> None:
+    def test_no_secret_shows_in_an_error(self, store: Any, case: Any) -> None:
         """Neither in its text nor in its attributes, nor in an error behind it."""
-        adapter.create_user(id="ada")
+        store.create_user(id="ada")
         with pytest.raises(AuthStoreError) as caught:
-            case(adapter, MARKER + SURROGATE)
-        assert MARKER not in told(caught.value)
+            case(store, MARKER + SURROGATE)
+        assert MARKER not in told(caught.value), f"a secret is in the {type(caught.value).__name__}"
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -1421,9 +1670,14 @@ class SummerTime(tzinfo):
     def dst(self, moment: datetime | None) -> timedelta:
         return self.utcoffset(moment) - timedelta(hours=1)
 
+    def tzname(self, moment: datetime | None) -> str:
+        return "summer" if self.dst(moment) else "winter"
+
 
 class TimeContract(Contract):
     """Aware UTC datetimes, exact to the microsecond."""
+
+    group = "times"
 
     @pytest.mark.parametrize(
         "moment",
@@ -1446,17 +1700,17 @@ class TimeContract(Contract):
         assert found.session.created_at == datetime(1960, 1, 1, 0, 0, 0, 7, UTC)
         assert use(store, token).expires == moment
 
-    def test_another_timezone_is_converted(self, adapter: Any) -> None:
+    def test_another_timezone_is_converted(self, store: Any) -> None:
         """The same moment, told in UTC, at once and later."""
         there = FAR.astimezone(INDIA)
-        user = adapter.create_user(email_verified=there)
-        session = adapter.create_session(user_id=user.id, expires=there)
-        token = adapter.create_verification_token(identifier="x", expires=there)
-        found = adapter.get_session_and_user(session.session_token)
+        user = store.create_user(email_verified=there)
+        session = store.create_session(user_id=user.id, expires=there)
+        token = store.create_verification_token(identifier="x", expires=there)
+        found = store.get_session_and_user(session.session_token)
         moments = [user.email_verified, session.expires, session.created_at, token.expires]
-        moments += [found.user.email_verified, found.session.expires, use(adapter, token).expires]
-        moments += [adapter.update_user(user.id, email_verified=there).email_verified]
-        moments += [adapter.update_session(session.session_token, expires=there).expires]
+        moments += [found.user.email_verified, found.session.expires, use(store, token).expires]
+        moments += [store.update_user(user.id, email_verified=there).email_verified]
+        moments += [store.update_session(session.session_token, expires=there).expires]
         assert {moment.utcoffset() for moment in moments} == {timedelta(0)}
         assert {moment for moment in moments if moment is not session.created_at} == {FAR}
 
@@ -1482,9 +1736,11 @@ class TimeContract(Contract):
 class CustomModelContract(Contract):
     """Subclasses of the records, with fields of an application's own."""
 
+    group = "custom models"
+
     @pytest.fixture
     def rich(self, build: Call) -> Any:
-        """An adapter with a custom model of everything."""
+        """A store with a custom model of everything."""
         return build(**CUSTOM)
 
     @pytest.mark.parametrize("name", RECORDS)
@@ -1584,9 +1840,10 @@ class CustomModelContract(Contract):
     ) -> None:
         """And lies in ``extra``: a provider's whim is not fatal."""
         for i, value in enumerate([SURROGATE, ["x"]]):
-            account = link(rich, rich.create_user().id, str(i), **{name: value, f"maybe_{name}": value})
+            sent: dict[str, Any] = {name: value, f"maybe_{name}": value}
+            account = link(rich, rich.create_user().id, str(i), **sent)
             assert fields(account) == DEFAULTS
-            assert account.extra == {name: value, f"maybe_{name}": value}
+            assert account.extra == sent
 
     @each(
         {
@@ -1620,7 +1877,7 @@ class CustomModelContract(Contract):
     @pytest.mark.parametrize("name", RECORDS)
     def test_a_record_is_no_alias_of_what_is_stored(self, rich: Any, name: str) -> None:
         """Neither what was passed in nor what was handed out reaches the store."""
-        given = {"mapping": {"deep": [1]}, "items": [[1]]}
+        given: dict[str, Any] = {"mapping": {"deep": [1]}, "items": [[1]]}
         record = CREATE[name](rich, rich.create_user().id, **given)
         for mine in (given, fields(record), fields(READ[name](rich, record))):
             mine["mapping"]["deep"].append("changed")
@@ -1629,15 +1886,15 @@ class CustomModelContract(Contract):
         found = READ[name](rich, record)
         assert (found.mapping, found.items) == ({"deep": [1]}, [[1]])
 
-    def test_extra_is_no_alias_of_what_is_stored(self, adapter: Any, ada: User) -> None:
+    def test_extra_is_no_alias_of_what_is_stored(self, store: Any, ada: User) -> None:
         """As with custom fields."""
-        team = {"name": "red", "members": [1]}
-        account = link(adapter, ada.id, team=team)
-        [listed] = adapter.list_accounts(ada.id)
-        for mine in (team, account.extra["team"], adapter.get_account(**key(account)).extra["team"]):
+        team: dict[str, Any] = {"name": "red", "members": [1]}
+        account = link(store, ada.id, team=team)
+        [listed] = store.list_accounts(ada.id)
+        for mine in (team, account.extra["team"], store.get_account(**key(account)).extra["team"]):
             mine["members"].append("changed")
         listed.extra.clear()
-        assert adapter.get_account(**key(account)).extra == {"team": {"name": "red", "members": [1]}}
+        assert store.get_account(**key(account)).extra == {"team": {"name": "red", "members": [1]}}
 
     def test_defaults_are_not_shared(self, rich: Any) -> None:
         """A list that one user fills is not the next one's."""
@@ -1687,22 +1944,24 @@ class CustomModelContract(Contract):
 class TransactionContract(Contract):
     """All or nothing, nesting as savepoints."""
 
-    def test_what_happens_inside_stays(self, adapter: Any) -> None:
-        """And is seen inside; ``with ... as`` gives the adapter."""
-        with adapter.transaction() as same:
-            assert same is adapter
-            ada = adapter.create_user(email="ada@example.com")
-            assert adapter.get_user_by_email("ada@example.com") == ada
-        assert adapter.get_user(ada.id) == ada
+    group = "transactions"
+
+    def test_what_happens_inside_stays(self, store: Any) -> None:
+        """And is seen inside; ``with ... as`` gives the store."""
+        with store.transaction() as same:
+            assert same is store
+            ada = store.create_user(email="ada@example.com")
+            assert store.get_user_by_email("ada@example.com") == ada
+        assert store.get_user(ada.id) == ada
 
     @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), Undo()], ids=repr)
-    def test_any_exception_rolls_back_and_comes_through(self, adapter: Any, error: BaseException) -> None:
+    def test_any_exception_rolls_back_and_comes_through(self, store: Any, error: BaseException) -> None:
         """The very same object, for the caller to handle."""
-        with pytest.raises(type(error)) as caught, adapter.transaction():
-            ada = adapter.create_user()
+        with pytest.raises(type(error)) as caught, store.transaction():
+            ada = store.create_user()
             raise error
         assert caught.value is error
-        assert adapter.get_user(ada.id) is None
+        assert store.get_user(ada.id) is None
 
     @each(
         {
@@ -1727,7 +1986,7 @@ class TransactionContract(Contract):
     def test_every_write_can_be_rolled_back(self, home: Household, case: Any) -> None:
         """To exactly what was there before."""
         before = home.state()
-        assert undone(home.adapter, lambda: case(home.adapter)), "the write did something"
+        assert undone(home.store, lambda: case(home.store)), "the write did something"
         assert home.state() == before
 
     def test_a_purge_can_be_rolled_back(self, timed: Any, clock: FrozenClock) -> None:
@@ -1739,84 +1998,97 @@ class TransactionContract(Contract):
             assert undone(timed, timed.purge_expired) == Purged(1, 1)
         assert timed.purge_expired() == Purged(1, 1)
 
-    def test_an_inner_failure_leaves_the_outer_work(self, adapter: Any) -> None:
+    def test_an_inner_failure_leaves_the_outer_work(self, store: Any) -> None:
         """A transaction inside is a savepoint."""
-        with adapter.transaction():
-            first = adapter.create_user()
-            lost = undone(adapter, adapter.create_user)
-            last = adapter.create_user()
-        assert [adapter.get_user(user.id) for user in (first, lost, last)] == [first, None, last]
+        with store.transaction():
+            first = store.create_user()
+            lost = undone(store, store.create_user)
+            last = store.create_user()
+        assert [store.get_user(user.id) for user in (first, lost, last)] == [first, None, last]
 
-    def test_an_outer_failure_takes_the_inner_work_along(self, adapter: Any) -> None:
+    def test_an_outer_failure_takes_the_inner_work_along(self, store: Any) -> None:
         """However deep, and however successful in there."""
         made = []
-        with pytest.raises(Undo), adapter.transaction():
+        with pytest.raises(Undo), store.transaction():
             for _ in range(3):
-                with adapter.transaction(), adapter.transaction():
-                    made.append(adapter.create_user())
+                with store.transaction(), store.transaction():
+                    made.append(store.create_user())
             raise Undo
-        assert [adapter.get_user(user.id) for user in made] == [None] * 3
+        assert [store.get_user(user.id) for user in made] == [None] * 3
 
     @each(CONFLICTS)
     def test_work_goes_on_after_a_conflict_that_was_caught(self, home: Household, case: Any) -> None:
         """The refused write undid itself and nothing else."""
         before = home.state()
-        with home.adapter.transaction():
-            first = home.adapter.create_user()
+        with home.store.transaction():
+            first = home.store.create_user()
             with pytest.raises(ConflictError):
-                WRITES[case[0]](home.adapter, **case[1])
-            last = home.adapter.create_user()
-        assert home.adapter.get_user(first.id) == first
-        assert home.adapter.get_user(last.id) == last
+                WRITES[case[0]](home.store, **case[1])
+            last = home.store.create_user()
+        assert home.store.get_user(first.id) == first
+        assert home.store.get_user(last.id) == last
         assert home.state() == before
 
-    def test_a_transaction_can_be_followed_by_another(self, adapter: Any) -> None:
+    def test_a_transaction_can_be_followed_by_another(self, store: Any) -> None:
         """Nothing is left behind by either end."""
         for _ in range(3):
-            with adapter.transaction():
-                kept = adapter.create_user()
-            lost = undone(adapter, adapter.create_user)
-            assert [adapter.get_user(kept.id), adapter.get_user(lost.id)] == [kept, None]
+            with store.transaction():
+                kept = store.create_user()
+            lost = undone(store, store.create_user)
+            assert [store.get_user(kept.id), store.get_user(lost.id)] == [kept, None]
 
-    def test_a_rolled_back_address_is_free(self, adapter: Any) -> None:
+    def test_a_rolled_back_address_is_free(self, store: Any) -> None:
         """What is unique is rolled back with its record."""
-        undone(adapter, lambda: adapter.create_user(email="ada@example.com"))
-        assert adapter.create_user(email="ada@example.com")
+        undone(store, lambda: store.create_user(email="ada@example.com"))
+        assert store.create_user(email="ada@example.com")
 
-    def test_nobody_sees_unfinished_work(self, adapter: Any, ada: User) -> None:
+    def test_nobody_sees_unfinished_work(self, store: Any, ada: User) -> None:
         """Another thread waits, or sees what was there before; never what is rolled back later."""
-        _, seen = beside_a_rollback(adapter, ada, lambda: adapter.get_user(ada.id))
-        assert seen == adapter.get_user(ada.id) == ada
+        store.transaction()  # skips where there is none, before the other thread waits for it
+        changed, looked = threading.Event(), threading.Event()
 
-    def test_a_rollback_takes_no_other_threads_work_along(self, adapter: Any, ada: User) -> None:
+        def look(_: int) -> Any:
+            changed.wait(10)
+            name = store.get_user(ada.id).name
+            looked.set()
+            return name
+
+        def change() -> None:
+            with pytest.raises(Undo), store.transaction():
+                store.update_user(ada.id, name="unfinished")
+                changed.set()
+                looked.wait(0.05)  # one that makes readers wait is not seen to end
+                raise Undo
+
+        assert race(2, lambda i: look(i) if i else change())[1] == "Ada"
+
+    def test_a_rollback_takes_no_other_threads_work_along(self, store: Any, ada: User) -> None:
         """A write of another thread is no part of this thread's transaction."""
-        _, made = beside_a_rollback(adapter, ada, adapter.create_user)
-        assert adapter.get_user(made.id) == made
-        assert adapter.get_user(ada.id) == ada
+        store.transaction()  # skips where there is none, before the other thread waits for it
+        begun, created = threading.Event(), threading.Event()
 
+        def roll_back() -> None:
+            with pytest.raises(Undo), store.transaction():
+                store.update_user(ada.id, name="unfinished")
+                begun.set()
+                created.wait(0.05)  # one that makes writers wait is not seen to end
+                raise Undo
 
-def beside_a_rollback(adapter: Any, user: User, call: Call) -> list[Any]:
-    """None, and what ``call()`` returns in a second thread, begun while the first is in a transaction that
-    has changed ``user`` and is rolled back later."""
-    changed, called = threading.Event(), threading.Event()
+        def create() -> Any:
+            begun.wait(10)
+            user = store.create_user()
+            created.set()
+            return user
 
-    def change() -> None:
-        adapter.update_user(user.id, name="unfinished")
-        changed.set()
-        called.wait(0.05)  # where the other thread is made to wait, it will not get there before the end
-
-    def other() -> Any:
-        changed.wait(10)
-        try:
-            return call()
-        finally:
-            called.set()
-
-    return race(2, lambda i: other() if i else undone(adapter, change))
+        made = race(2, lambda i: create() if i else roll_back())[1]
+        assert store.get_user(made.id) == made
+        assert store.get_user(ada.id) == ada
 
 
 class LifecycleContract(Contract):
     """Purging, snapshots, the check, and the end."""
+
+    group = "lifecycle"
 
     @pytest.fixture
     def aging(self, timed: Any, clock: FrozenClock) -> Any:
@@ -1911,28 +2183,28 @@ class LifecycleContract(Contract):
             store.create_session(user_id=user_id)
         assert undone(store, store.purge_expired).sessions == 0
 
-    def test_a_snapshot_brings_everything_back(self, adapter: Any, home: Household) -> None:
+    def test_a_snapshot_brings_everything_back(self, store: Any, home: Household) -> None:
         """Exactly, as often as one likes, and tokens still sign in."""
-        before, snapshot = home.state(), adapter.snapshot()
+        before, snapshot = home.state(), store.snapshot()
         for _ in range(2):
-            adapter.delete_user(home.ada.id)
-            adapter.update_user(home.grace.id, email="new@example.com")
-            use(adapter, home.grace.tokens[0])
-            link(adapter, home.grace.id, "grace-1", access_token="new", team="new")
-            adapter.create_user(email="ada@example.com", id="new")
-            adapter.restore(snapshot)
+            store.delete_user(home.ada.id)
+            store.update_user(home.grace.id, email="new@example.com")
+            use(store, home.grace.tokens[0])
+            link(store, home.grace.id, "grace-1", access_token="new", team="new")
+            store.create_user(email="ada@example.com", id="new")
+            store.restore(snapshot)
             assert home.state() == before
-            assert adapter.get_user("new") is None
-            assert adapter.check() == []
+            assert store.get_user("new") is None
+            assert problems(store) == []
 
-    def test_an_empty_snapshot_empties(self, adapter: Any) -> None:
+    def test_an_empty_snapshot_empties(self, store: Any) -> None:
         """The fresh store that a test fixture wants."""
-        snapshot = adapter.snapshot()
-        home = Household(adapter)
-        adapter.restore(snapshot)
-        assert adapter.get_user(home.ada.id) is None
-        assert [adapter.get_session_and_user(one.session_token) for one in home.ada.sessions] == [None] * 3
-        Household(adapter)  # every address, account and credential is free
+        snapshot = store.snapshot()
+        home = Household(store)
+        store.restore(snapshot)
+        assert store.get_user(home.ada.id) is None
+        assert [store.get_session_and_user(one.session_token) for one in home.ada.sessions] == [None] * 3
+        Household(store)  # every address, account and credential is free
 
     def test_a_snapshot_keeps_custom_fields(self, build: Call) -> None:
         """Of every model."""
@@ -1945,68 +2217,81 @@ class LifecycleContract(Contract):
         store.restore(snapshot)
         assert {name: READ[name](store, record) for name, record in made.items()} == made
 
-    @each({"nothing": None, "dict": {}, "adapter": object()})
-    def test_what_is_no_snapshot_is_a_type_error(self, adapter: Any, home: Household, case: Any) -> None:
+    @each({"nothing": None, "dict": {}, "object": object()})
+    def test_what_is_no_snapshot_is_a_type_error(self, store: Any, home: Household, case: Any) -> None:
         """And nothing is changed."""
         before = home.state()
         with pytest.raises(TypeError):
-            adapter.restore(case)
+            store.restore(case)
         assert home.state() == before
 
-    def test_a_sound_store_has_no_problems(self, adapter: Any, home: Household) -> None:
+    def test_a_sound_store_has_no_problems(self, store: Any, home: Household) -> None:
         """Nor has an empty one, nor one after much has gone."""
-        assert adapter.check() == []
-        adapter.delete_user(home.ada.id)
-        adapter.update_user(home.grace.id, email=None)
-        assert adapter.check() == []
+        assert problems(store) == []
+        store.delete_user(home.ada.id)
+        store.update_user(home.grace.id, email=None)
+        assert problems(store) == []
 
-    def test_checking_changes_nothing(self, adapter: Any, home: Household) -> None:
+    def test_checking_changes_nothing(self, store: Any, home: Household) -> None:
         """It only looks."""
         before = home.state()
-        adapter.check()
+        store.check()
         assert home.state() == before
 
-    def test_closing_twice_is_harmless(self, adapter: Any) -> None:
+    def test_closing_twice_is_harmless(self, store: Any) -> None:
         """Also after ``with``, which closes too."""
-        with adapter as same:
-            assert same is adapter
-        adapter.close()
-        adapter.close()
+        with store as same:
+            assert same is store
+        store.close()
+        store.close()
 
     @pytest.mark.parametrize("name", CALLS)
-    def test_use_after_close_is_a_closed_error(self, adapter: Any, name: str) -> None:
+    def test_use_after_close_is_a_closed_error(self, store: Any, name: str) -> None:
         """In every method, whatever it was asked for."""
-        adapter.close()
+        store.close()
         with pytest.raises(ClosedError) as caught:
-            CALLS[name](adapter)
+            CALLS[name](store)
         assert isinstance(caught.value, AuthStoreError)
 
-    def test_a_closed_store_restores_nothing(self, adapter: Any) -> None:
+    def test_a_closed_store_restores_nothing(self, store: Any) -> None:
         """``restore`` with what it would have taken."""
-        snapshot = adapter.snapshot()
-        adapter.close()
+        snapshot = store.snapshot()
+        store.close()
         with pytest.raises(ClosedError):
-            adapter.restore(snapshot)
+            store.restore(snapshot)
 
-    def test_with_closes_also_after_an_exception(self, adapter: Any) -> None:
+    def test_with_closes_also_after_an_exception(self, store: Any) -> None:
         """Which comes through."""
-        with pytest.raises(Undo), adapter:
+        with pytest.raises(Undo), store:
             raise Undo
         with pytest.raises(ClosedError):
-            adapter.get_user("x")
+            store.get_user("x")
 
-    def test_an_adapter_left_open_warns(self, make_adapter: Call) -> None:
+    @each({"empty": "", "half a character": SURROGATE, "too long": "x" * 10_000})
+    def test_a_closed_adapter_says_so_whatever_is_asked(self, store: Any, case: Any) -> None:
+        """Also where the answer could only be nothing: it is a programmer's mistake all the same."""
+        store.close()
+        for look in (store.get_user, store.get_user_by_email, store.get_session_and_user, store.list_accounts):
+            with pytest.raises(ClosedError):
+                look(case)
+        with pytest.raises(ClosedError):
+            store.purge_expired(limit=0)
+
+    def test_an_adapter_left_open_warns(self, make_adapter: Call, wrap: Call) -> None:
         """So that leaks show in tests, before they fail on Windows. [cpython#135333]"""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()  # what other tests left behind is not what is looked for
         with pytest.warns(ResourceWarning):
-            make_adapter()
+            wrap(make_adapter())
             gc.collect()
 
     @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
-    def test_a_closed_adapter_does_not_warn(self, make_adapter: Call) -> None:
+    def test_a_closed_adapter_does_not_warn(self, make_adapter: Call, wrap: Call) -> None:
         """Nor does one whose construction failed."""
-        make_adapter().close()
+        wrap(make_adapter()).close()
         with pytest.raises((TypeError, ValueError)):
-            make_adapter(session_max_age="long")
+            wrap(make_adapter(session_max_age="long"))
         gc.collect()
 
     @each(
@@ -2025,7 +2310,7 @@ class LifecycleContract(Contract):
     )
     def test_a_wrong_option_is_refused_at_construction(self, build: Call, case: Any) -> None:
         """By name, not at the first sign-in."""
-        with pytest.raises((TypeError, ValueError), match=[*case][0]):
+        with pytest.raises((TypeError, ValueError), match=next(iter(case))):
             build(**case)
 
 
@@ -2056,31 +2341,33 @@ RACES: dict[str, tuple[Call, type[Any]]] = {
 class ConcurrencyContract(Contract):
     """Real threads on one store."""
 
+    group = "concurrency"
+
     @each(RACES)
     def test_one_wins_and_the_others_get_the_documented_answer(self, home: Household, case: Any) -> None:
         """Thirty-two at once. Select-then-delete gave 8 winners of 8. [better-auth#9572]"""
-        with home.adapter.transaction():
-            for i in range(CROWD):
-                home.adapter.create_user(id=str(i))
+        for i in range(CROWD):
+            home.store.create_user(id=str(i))
         call, lost = case
-        answers = race(CROWD, lambda i: call(home.adapter, i))
-        [winner] = [answer for answer in answers if not isinstance(answer, lost)]
-        assert not isinstance(winner, Exception)
-        assert home.adapter.check() == []
+        answers = race(CROWD, lambda i: call(home.store, i))
+        winners = [answer for answer in answers if not isinstance(answer, lost)]
+        assert len(winners) == 1, f"of {CROWD} one wins, the others get {lost.__name__}; not so {winners}"
+        assert not isinstance(winners[0], Exception), winners
+        assert problems(home.store) == []
 
-    def test_a_raced_account_belongs_to_the_winner(self, adapter: Any) -> None:
+    def test_a_raced_account_belongs_to_the_winner(self, store: Any) -> None:
         """One provider account, one owner, whoever came second."""
-        ids = [adapter.create_user().id for _ in range(CROWD)]
-        answers = race(CROWD, lambda i: link(adapter, ids[i], "new", access_token=ids[i]))
+        ids = [store.create_user().id for _ in range(CROWD)]
+        answers = race(CROWD, lambda i: link(store, ids[i], "new", access_token=ids[i]))
         [account] = [answer for answer in answers if isinstance(answer, Account)]
-        assert adapter.get_account(**key(account)) == account
+        assert store.get_account(**key(account)) == account
         assert account.access_token == account.user_id
-        assert [one for user_id in ids for one in adapter.list_accounts(user_id)] == [account]
+        assert [one for user_id in ids for one in store.list_accounts(user_id)] == [account]
 
-    def test_a_session_rotated_by_many_is_one_session(self, adapter: Any, home: Household) -> None:
+    def test_a_session_rotated_by_many_is_one_session(self, store: Any, home: Household) -> None:
         """Two tokens for one sign-in would be one too many."""
-        race(CROWD, lambda i: adapter.rotate_session(home.ada.sessions[0].session_token))
-        assert len(adapter.list_sessions(home.ada.id)) == 3
+        race(CROWD, lambda i: store.rotate_session(home.ada.sessions[0].session_token))
+        assert len(store.list_sessions(home.ada.id)) == 3
 
     @each(
         {
@@ -2103,47 +2390,47 @@ class ConcurrencyContract(Contract):
             ),
         }
     )
-    def test_a_write_that_races_a_delete_resurrects_nothing(self, adapter: Any, case: Any) -> None:
+    def test_a_write_that_races_a_delete_resurrects_nothing(self, store: Any, case: Any) -> None:
         """Whichever comes first, in the end it is gone. [django#5950]"""
         write, delete, look = case
         for i in range(10):
-            resident = Resident(adapter, f"user{i}")
-            answers = race(8, lambda i: (delete if i == 0 else write)(adapter, resident))
-            assert look(adapter, resident) is None
+            resident = Resident(store, f"user{i}")
+            answers = race(8, lambda i: (delete if i == 0 else write)(store, resident))
+            assert look(store, resident) is None
             assert all(isinstance(a, NotFoundError) for a in answers if isinstance(a, Exception)), answers
-        assert adapter.check() == []
+        assert problems(store) == []
 
-    def test_eight_threads_on_one_store_get_their_own_records(self, adapter: Any) -> None:
+    def test_eight_threads_on_one_store_get_their_own_records(self, store: Any) -> None:
         """An unguarded connection returned other people's rows on Python 3.12: signed in as somebody else."""
-        residents = [Resident(adapter, f"user{i}") for i in range(8)]
+        residents = [Resident(store, f"user{i}") for i in range(8)]
 
         def visit(i: int) -> list[str]:
             resident, wrong = residents[i], []
             for n in range(60):
                 session = resident.sessions[n % 3]
-                if adapter.get_session_and_user(session.session_token) != (session, resident.user):
+                if store.get_session_and_user(session.session_token) != (session, resident.user):
                     wrong.append(f"{i}: session")
-                if adapter.get_user_by_email(resident.user.email) != resident.user:
+                if store.get_user_by_email(resident.user.email) != resident.user:
                     wrong.append(f"{i}: user")
                 if n % 10 == 0:
-                    token = adapter.create_session(user_id=resident.id).session_token
-                    if adapter.delete_session(token).user_id != resident.id:
+                    token = store.create_session(user_id=resident.id).session_token
+                    if store.delete_session(token).user_id != resident.id:
                         wrong.append(f"{i}: created session")
             return wrong
 
         assert race(8, visit) == [[]] * 8
 
-    def test_reading_and_writing_in_a_transaction_loses_no_update(self, adapter: Any, ada: User) -> None:
+    def test_reading_and_writing_in_a_transaction_loses_no_update(self, store: Any, ada: User) -> None:
         """Eight threads that count to ten count to eighty."""
-        adapter.update_user(ada.id, name="0")
+        store.update_user(ada.id, name="0")
 
         def count(_: int) -> None:
             for _ in range(10):
-                with adapter.transaction():
-                    adapter.update_user(ada.id, name=str(int(adapter.get_user(ada.id).name) + 1))
+                with store.transaction():
+                    store.update_user(ada.id, name=str(int(store.get_user(ada.id).name) + 1))
 
         assert race(8, count) == [None] * 8
-        assert adapter.get_user(ada.id).name == "80"
+        assert store.get_user(ada.id).name == "80"
 
 
 class AdapterContract(
@@ -2152,7 +2439,7 @@ class AdapterContract(
     SessionContract,
     VerificationContract,
     AuthenticatorContract,
-    BorderContract,
+    StrangerContract,
     TimeContract,
     CustomModelContract,
     TransactionContract,

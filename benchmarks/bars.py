@@ -1,0 +1,54 @@
+"""What the figures should reach: section 4 of the design, and two issues where they are named."""
+
+from __future__ import annotations
+
+from .measure import Bar
+
+MICROSECOND = 1e3
+SECOND = 1e9
+
+WARM = Bar(0.5)
+"""Session by token, SQLite file, warm, coherent across processes, to the bare SELECT ... JOIN."""
+
+COLD = Bar(1.6)
+"""The same with nothing kept, the validation included; also the worst that other writers may make of it."""
+
+UNCACHED = Bar(1.35)
+"""The same with ``cache_size=0``."""
+
+IN_MEMORY = Bar(0.2)
+"""Session by token, memory and shelve, to the bare SELECT ... JOIN on a file."""
+
+PEER = Bar(10, at_least=True)
+"""SQLAlchemy's ORM, Django's sessions, fastapi-users, to ours."""
+
+LEVEL_PEER = Bar(1, at_least=True)
+"""diskcache, to ours."""
+
+CREATE = Bar(1.5)
+"""Create a session, durable (``durability="full"``), to the bare INSERT + commit under the same pragmas."""
+
+FLAT = Bar(1.2)
+"""Warm look-ups against size: "flat", read as at most a fifth more at any size than at the smallest."""
+
+COLD_GROWTH = Bar(2)
+"""Cold look-ups at any size, to those at the smallest."""
+
+FRESH_MEMORY = Bar(50 * MICROSECOND, "time")
+FRESH_SQLITE = Bar(500 * MICROSECOND, "time")
+"""A fresh store for one test."""
+
+IMPORT = Bar(1.5)
+"""``import tinyauthstore``, to importing sqlite3, dataclasses and shelve alone."""
+
+OPEN_SHELF = Bar(1.5 * SECOND, "time")
+"""Opening a shelf of 100,000 sessions with their users."""
+
+SHELF_TO_MEMORY = Bar(1.2)
+"""ShelveAdapter's look-up, to MemoryAdapter's (from the shelf's own issue)."""
+
+SHELF_WRITE = Bar(2)
+"""ShelveAdapter's acknowledged durable write, to the bare append + fsync (the same)."""
+
+BASELINE = Bar(100 * MICROSECOND, "time")
+"""Back to a test suite's baseline: what the fixtures may cost each test (from the fixtures' own issue)."""

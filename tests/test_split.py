@@ -1,0 +1,521 @@
+"""``SplitAdapter``: what spans its stores, in which order, and what an interruption leaves.
+
+That it keeps the contract while nothing is interrupted is tested by the kit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PATIENCE, apart, exit_code, fork, run_python
+
+from tinyauthstore import (
+    Adapter,
+    ClosedError,
+    MemoryAdapter,
+    NotFoundError,
+    Purged,
+    Session,
+    SplitAdapter,
+    SQLiteAdapter,
+    StorageError,
+    User,
+)
+from tinyauthstore.aio import AsyncAdapter
+from tinyauthstore.testing import CALLS, NOTHING, ON_A_SESSION, FrozenClock, Household, link, race, undone
+
+ADA = "ada@example.com"
+ROLES = ("users", "sessions", "verification")
+
+
+class Broken(StorageError):
+    """What a disk does."""
+
+
+class Hooked:
+    """Mixed into a store: what a test sets here is called before the next outermost begin or commit."""
+
+    before_begin: Callable[[], object] | None = None
+    before_commit: Callable[[], object] | None = None
+
+    def _call(self, hook: str, depth: int) -> None:
+        call = getattr(self, hook)
+        if depth == 0 and call is not None:
+            setattr(self, hook, None)
+            call()
+
+    def _begin(self, depth: int) -> None:
+        self._call("before_begin", depth)
+        super()._begin(depth)  # type: ignore[misc]
+
+    def _commit(self, depth: int) -> None:
+        self._call("before_commit", depth)
+        super()._commit(depth)  # type: ignore[misc]
+
+
+class HookedSQLite(Hooked, SQLiteAdapter): ...
+
+
+class Logging(Hooked, MemoryAdapter):
+    """A store that logs its outermost commits, and what happens to all of it."""
+
+    def __init__(self, name: str, log: list[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.name, self.log = name, log
+
+    def _commit(self, depth: int) -> None:
+        super()._commit(depth)
+        if depth == 0:
+            self.log.append(self.name)
+
+    def check(self) -> list[str]:
+        self.log.append(f"{self.name} checked")
+        return super().check()
+
+    def _release(self) -> None:
+        self.log.append(f"{self.name} closed")
+        super()._release()
+
+
+def no_space() -> None:
+    """For ``Hooked.before_commit``."""
+    raise Broken("no")
+
+
+class Stores(dict[str, Any]):
+    """The three stores of ``split``, by role, and the order of their commits."""
+
+    def __init__(self, **options: Any) -> None:
+        self.log: list[str] = []
+        super().__init__({role: Logging(role, self.log, **options) for role in ROLES})
+        self.clock = options.get("clock")
+        self.split = SplitAdapter(**self)
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    stores = Stores(clock=FrozenClock(), purge_interval=None)
+    yield stores
+    stores.split.close()
+
+
+def signed_in(split: Adapter) -> tuple[User, Session]:
+    """Ada, with a session and a pending link."""
+    ada = split.create_user(id="ada", email=ADA, name="Ada")
+    split.create_verification_token(identifier=ADA, token="link")
+    return ada, split.create_session(user_id="ada", session_token="token")
+
+
+# --- what lies where --------------------------------------------------------------------------
+
+
+def test_each_kind_of_record_lies_in_its_store_alone(stores: Stores) -> None:
+    Household(stores.split)
+    users, sessions, verification = (stores[role] for role in ROLES)
+    assert len(users.list_accounts("ada")) == len(users.list_authenticators_by_user_id("ada")) == 3
+    assert [len(store.list_sessions("ada")) for store in stores.values()] == [0, 3, 0]
+    assert [store.delete_verification_tokens(ADA) for store in stores.values()] == [0, 0, 3]
+    assert sessions.list_accounts("ada") == sessions.list_authenticators_by_user_id("ada") == []
+    assert verification.get_user("ada") is None
+
+
+def test_the_session_store_learns_no_address_and_no_name(stores: Stores) -> None:
+    ada, _ = signed_in(stores.split)
+    stores.split.update_user("ada", image="ada.png")
+    assert stores["sessions"].get_user("ada") == User(id="ada")
+
+
+def test_a_session_comes_with_the_user_of_the_user_store(stores: Stores) -> None:
+    _, session = signed_in(stores.split)
+    changed = stores.split.update_user("ada", name="Ada L.")
+    assert stores.split.get_session_and_user("token") == (session, changed)
+
+
+@pytest.mark.parametrize("missing", [("sessions",), ("verification",), ("sessions", "verification")])
+def test_a_role_that_is_not_given_falls_to_the_users_store(stores: Stores, missing: tuple[str, ...]) -> None:
+    split = SplitAdapter(**{role: store for role, store in stores.items() if role not in missing})
+    Household(split)
+    assert bool(stores["users"].list_sessions("ada")) is ("sessions" in missing)
+    assert bool(stores["users"].delete_verification_tokens(ADA)) is ("verification" in missing)
+
+
+def test_a_store_that_is_given_twice_is_used_once() -> None:
+    log: list[str] = []
+    with SplitAdapter(**dict.fromkeys(ROLES, Logging("one", log))) as split:
+        with split.transaction():
+            signed_in(split)
+        assert split.check() == []
+    assert log == ["one", "one checked", "one", "one closed"]  # a check is a transaction, too
+
+
+def test_a_store_for_two_roles_is_asked_once(stores: Stores) -> None:
+    both = stores["sessions"]
+    split = SplitAdapter(users=stores["users"], sessions=both, verification=both)
+    with split.transaction():
+        split.create_user(id="ada", email=ADA)
+        split.create_session(user_id="ada")
+        split.create_verification_token(identifier=ADA)
+    assert stores.log[-2:] == ["sessions", "users"]
+    stores.clock.tick(days=31)  # type: ignore[union-attr]
+    assert split.purge_expired() == Purged(1, 1)
+
+
+# --- what spans stores ------------------------------------------------------------------------
+
+
+def test_deleting_a_user_ends_the_sessions_and_links_in_the_other_stores(stores: Stores) -> None:
+    home = Household(stores.split)
+    before = home.grace.state()
+    assert stores.split.delete_user("ada") == home.ada.user
+    assert stores["sessions"].list_sessions("ada") == []
+    assert stores["sessions"].get_user("ada") is None
+    assert stores["verification"].delete_verification_tokens(ADA) == 0
+    assert home.grace.state() == before and stores.split.check() == []
+
+
+@pytest.mark.parametrize("address, identifier", [("Ada", "Ada"), ("Ada", "ada"), (ADA.upper(), ADA)])
+def test_deleting_a_user_deletes_the_links_that_one_store_would(address: str, identifier: str) -> None:
+    left = []
+    for store in (MemoryAdapter(), SplitAdapter(users=MemoryAdapter(), verification=MemoryAdapter())):
+        with store:
+            store.create_user(id="ada", email=address)
+            store.create_verification_token(identifier=identifier)
+            store.delete_user("ada")
+            left.append(store.delete_verification_tokens(identifier))
+    assert left == [0, 0]
+
+
+def test_the_users_store_commits_last(stores: Stores) -> None:
+    signed_in(stores.split)
+    stores.log.clear()
+    stores.split.delete_user("ada")
+    assert stores.log == ["verification", "sessions", "users"]
+
+
+def parts(split: Any) -> tuple[bool, bool, bool]:
+    """Whether Ada, her session and her link are there."""
+    user, session = split.get_user("ada"), split.get_session_and_user("token")
+    link = undone(split, lambda: split.use_verification_token(identifier=ADA, token="link"))
+    return user is not None, session is not None, link is not None
+
+
+@pytest.mark.parametrize(
+    "role, left",
+    [
+        ("verification", (True, True, True)),
+        ("sessions", (True, True, False)),
+        ("users", (True, False, False)),
+    ],
+)
+def test_a_deletion_that_is_interrupted_leaves_the_user_and_what_was_not_committed(
+    stores: Stores, role: str, left: tuple[bool, bool, bool]
+) -> None:
+    signed_in(stores.split)
+    stores[role].before_commit = no_space
+    with pytest.raises(Broken):
+        stores.split.delete_user("ada")
+    assert parts(stores.split) == left and stores.split.check() == []
+    stores.split.delete_user("ada")
+    assert parts(stores.split) == (False, False, False)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_sign_up_that_is_interrupted_leaves_nobody(stores: Stores, role: str) -> None:
+    split = stores.split
+    split.create_verification_token(identifier=ADA, token="link")
+    stores[role].before_commit = no_space
+    with pytest.raises(Broken), split.transaction():
+        split.use_verification_token(identifier=ADA, token="link")
+        split.create_user(id="ada", email=ADA)
+        split.create_session(user_id="ada", session_token="token")
+    assert parts(split) == (False, False, role == "verification")
+    assert split.create_session(user_id=split.create_user(email=ADA).id)
+
+
+@apart
+def test_a_process_killed_between_two_commits_leaves_the_user_signed_out(tmp_path: Path) -> None:
+    paths = {role: tmp_path / f"{role}.db" for role in ROLES}
+    with SplitAdapter(**{role: SQLiteAdapter(path) for role, path in paths.items()}) as split:
+        signed_in(split)
+
+    def child() -> None:
+        opened = {role: HookedSQLite(path) for role, path in paths.items()}
+        opened["users"].before_commit = lambda: os._exit(3)
+        SplitAdapter(**opened).delete_user("ada")
+
+    assert exit_code(fork(child)) == 3
+    with SplitAdapter(**{role: SQLiteAdapter(path) for role, path in paths.items()}) as split:
+        assert parts(split) == (True, False, False) and split.check() == []
+        split.create_session(user_id="ada", session_token="token")
+        split.delete_user("ada")
+        assert parts(split) == (False, False, False)
+
+
+def test_an_error_inside_a_transaction_rolls_back_all_stores(stores: Stores) -> None:
+    home = Household(stores.split)
+    before = home.state()
+    with pytest.raises(LookupError), stores.split.transaction() as same:
+        assert same is stores.split
+        stores.split.delete_user("ada")
+        stores.split.revoke_sessions("grace")
+        stores.split.create_verification_token(identifier=ADA)
+        raise LookupError
+    assert home.state() == before
+
+
+def test_a_transaction_that_cannot_begin_everywhere_begins_nowhere(stores: Stores) -> None:
+    stores["sessions"].close()
+    with pytest.raises(ClosedError), stores.split.transaction():
+        raise AssertionError("not reached")
+    assert race(1, lambda i: stores["users"].create_user(id="ada"))[0].id == "ada"  # no lock left behind
+
+
+# --- sessions whose user vanished -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ON_A_SESSION)
+def test_a_session_whose_user_vanished_is_absent(stores: Stores, method: str) -> None:
+    """As by another process, which cannot reach the sessions in this one's memory."""
+    _, session = signed_in(stores.split)
+    assert undone(stores.split, lambda: ON_A_SESSION[method](stores.split, session)) not in (
+        NOTHING.get(method),
+        None,
+    )
+    stores["users"].delete_user("ada")
+    assert ON_A_SESSION[method](stores.split, session) == NOTHING.get(method)
+
+
+def test_nobody_signs_in_as_a_user_who_vanished(stores: Stores) -> None:
+    signed_in(stores.split)
+    stores["users"].delete_user("ada")
+    with pytest.raises(NotFoundError) as caught:
+        stores.split.create_session(user_id="ada")
+    assert (caught.value.model, caught.value.key) == ("User", "ada")
+    assert stores["sessions"].get_user("ada") is None and stores["sessions"].list_sessions("ada") == []
+
+
+def test_a_user_deleted_while_signing_in_has_no_session_afterwards(tmp_path: Path) -> None:
+    """The deletion has committed the sessions' store, not yet the users', when the sign-in comes."""
+    users, sessions = HookedSQLite(tmp_path / "auth.db"), MemoryAdapter()
+    answers: list[Any] = []
+
+    def sign_in() -> None:
+        try:
+            answers.append(split.create_session(user_id="ada", session_token="late"))
+        except NotFoundError as error:
+            answers.append(error)
+
+    def meanwhile() -> None:
+        thread.start()
+        assert sessions.get_user("ada") is None
+        thread.join(0.05)  # until it waits for the users' store
+
+    thread = threading.Thread(target=sign_in)
+    with SplitAdapter(users=users, sessions=sessions) as split:
+        signed_in(split)
+        users.before_commit = meanwhile
+        split.delete_user("ada")
+        thread.join(PATIENCE)
+        assert [type(answer) for answer in answers] == [NotFoundError]
+        assert sessions.get_user("ada") is None and sessions.get_session_and_user("late") is None
+
+
+def test_two_first_sign_ins_of_a_user_keep_each_others_session(stores: Stores) -> None:
+    """The second has its session while the first is about to introduce the user to the session store."""
+    split = stores.split
+    split.create_user(id="ada")
+    stores["users"].before_begin = lambda: split.create_session(user_id="ada", session_token="second")
+    split.create_session(user_id="ada", session_token="first")
+    assert all(split.get_session_and_user(token) for token in ("first", "second"))
+
+
+def test_the_first_sign_ins_of_a_user_at_once_all_succeed(tmp_path: Path) -> None:
+    with SplitAdapter(users=SQLiteAdapter(tmp_path / "auth.db"), sessions=MemoryAdapter()) as split:
+        split.create_user(id="ada")
+        made = race(16, lambda i: split.create_session(user_id="ada"))
+        assert {type(one) for one in made} == {Session}
+        assert {one.id for one in split.list_sessions("ada")} == {one.id for one in made}
+
+
+def test_signing_in_again_does_not_write_to_the_users_store(stores: Stores) -> None:
+    signed_in(stores.split)
+    stores.log.clear()
+    stores.split.create_session(user_id="ada")
+    stores.split.touch_session("token")
+    assert "users" not in stores.log
+
+
+# --- all stores -------------------------------------------------------------------------------
+
+
+def test_check_names_the_store_that_has_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with SplitAdapter(users=MemoryAdapter(), sessions=SQLiteAdapter(path)) as split:
+        signed_in(split)
+        assert split.check() == []
+        run_python(SPOIL, path)
+        [problem, *_] = split.check()
+        assert problem.startswith(f"SQLiteAdapter({str(path)!r}): ")
+
+
+SPOIL = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as connection:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("DELETE FROM users")
+connection.close()
+"""
+
+
+def test_purging_counts_what_went_from_all_stores(stores: Stores) -> None:
+    for store in stores.values():  # as from the time before they were split
+        store.create_session(user_id=store.create_user().id)
+        store.create_verification_token(identifier=ADA)
+    stores.clock.tick(days=31)  # type: ignore[union-attr]
+    assert stores.split.purge_expired() == Purged(3, 3)
+    assert stores.split.purge_expired() == Purged(0, 0)
+
+
+def test_purging_with_a_limit_takes_so_many_of_each_kind_from_each_store(stores: Stores) -> None:
+    for store in stores.values():
+        for _ in range(2):
+            store.create_verification_token(identifier=ADA)
+    stores.clock.tick(days=31)  # type: ignore[union-attr]
+    assert [stores.split.purge_expired(limit=1).verification_tokens for _ in range(3)] == [3, 3, 0]
+
+
+def test_restoring_a_snapshot_restores_all_stores(stores: Stores) -> None:
+    home = Household(stores.split)
+    before, snapshot = home.state(), stores.split.snapshot()
+    stores.split.delete_user("ada")
+    stores.split.revoke_sessions("grace")
+    stores.split.restore(snapshot)
+    assert home.state() == before and stores.split.check() == []
+
+
+def test_a_restore_that_fails_in_one_store_changes_none(stores: Stores) -> None:
+    signed_in(stores.split)
+    snapshot = stores.split.snapshot()
+    with SQLiteAdapter(":memory:") as other:
+        snapshot.state[-1] = other.snapshot()
+    stores.split.delete_user("ada")
+    with pytest.raises(TypeError):
+        stores.split.restore(snapshot)
+    assert parts(stores.split) == (False, False, False)
+
+
+@pytest.mark.parametrize("roles", [("users", "sessions"), ("users", "verification"), ("users",)])
+def test_a_snapshot_of_another_split_is_refused(stores: Stores, roles: tuple[str, ...]) -> None:
+    split = SplitAdapter(**{role: stores[role] for role in roles})
+    two = SplitAdapter(users=stores["users"], **dict.fromkeys(ROLES[1:], stores["sessions"]))
+    for other in (stores.split, two):
+        with pytest.raises(TypeError):
+            split.restore(other.snapshot())
+
+
+def test_closing_closes_every_store(stores: Stores) -> None:
+    with stores.split:
+        pass
+    stores.split.close()
+    assert sorted(stores.log) == sorted(f"{role} closed" for role in ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_store_that_fails_to_close_does_not_keep_the_others_open(role: str) -> None:
+    class Stuck(MemoryAdapter):
+        def close(self) -> None:
+            super().close()
+            raise Broken("no")
+
+    given = {other: (Stuck if other == role else MemoryAdapter)() for other in ROLES}
+    with pytest.raises(Broken):
+        SplitAdapter(**given).close()
+    for store in given.values():
+        with pytest.raises(ClosedError):
+            store.get_user("ada")
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("call", CALLS)
+def test_use_after_close_is_a_closed_error(call: str) -> None:
+    split = SplitAdapter(users=MemoryAdapter(), sessions=MemoryAdapter(), verification=MemoryAdapter())
+    split.close()
+    with pytest.raises(ClosedError):
+        CALLS[call](split)
+    del split
+    gc.collect()
+
+
+# --- several processes, several tasks ---------------------------------------------------------
+
+
+@apart
+def test_three_processes_share_three_files(tmp_path: Path) -> None:
+    def opened() -> SplitAdapter:
+        return SplitAdapter(**{role: SQLiteAdapter(tmp_path / f"{role}.db") for role in ROLES})
+
+    def child(i: int) -> None:
+        with opened() as split:
+            for j in range(5):
+                with split.transaction():
+                    name = f"{i}-{j}"
+                    split.create_user(id=name, email=f"{name}@example.com")
+                    split.create_session(user_id=name, session_token=name)
+                    split.create_verification_token(identifier=name)
+                if j % 2:
+                    split.delete_user(name)
+
+    opened().close()
+    children = [fork(lambda i=i: child(i)) for i in range(3)]  # type: ignore[misc]
+    assert [exit_code(process) for process in children] == [0, 0, 0]
+    with opened() as split:
+        assert split.check() == []
+        found = {f"{i}-{j}": split.get_session_and_user(f"{i}-{j}") for i in range(3) for j in range(5)}
+        kept = {f"{i}-{j}" for i in range(3) for j in (0, 2, 4)}
+        assert {name for name, one in found.items() if one} == kept
+
+
+def test_a_user_deleted_in_one_process_is_signed_out_in_all(tmp_path: Path) -> None:
+    """Each with the users' file and sessions in a memory of its own."""
+    first, second = (
+        SplitAdapter(users=SQLiteAdapter(tmp_path / "auth.db"), sessions=MemoryAdapter()) for _ in range(2)
+    )
+    with first, second:
+        _, session = signed_in(first)
+        other = second.create_session(user_id="ada").session_token
+        assert second.delete_user("ada") is not None
+        assert first.get_session_and_user(session.session_token) is None
+        assert second.get_session_and_user(other) is None
+
+
+def test_it_works_behind_an_async_adapter(stores: Stores) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(stores.split) as store:
+
+            async def sign_in(i: int) -> bool:
+                async with store.transaction():
+                    used = await store.use_verification_token(identifier=ADA, token="link")
+                    if used is not None:
+                        await store.create_user(id="ada", email=ADA)
+                        await store.create_session(user_id="ada", session_token="token")
+                    return used is not None
+
+            await store.create_verification_token(identifier=ADA, token="link")
+            assert sum(await asyncio.gather(*(sign_in(i) for i in range(20)))) == 1
+            found = await store.get_session_and_user("token")
+            assert found is not None and found.user.email == ADA
+
+    asyncio.run(main())
+
+
+def test_linking_and_counting_fall_to_the_users_store(stores: Stores) -> None:
+    stores.split.create_user(id="ada")
+    account = link(stores.split, "ada", team="red")
+    assert stores["users"].list_accounts("ada") == [account]

@@ -1,0 +1,302 @@
+"""Fixtures for the tests of an application that keeps its users and sessions in a store of this package.
+
+pytest finds them by itself where the package is installed, and a suite that asks for none of them neither
+changes nor waits: until then, nothing but this module is imported. ``-p no:tinyauthstore`` leaves them out.
+
+``auth_store``: a store for this test alone, in memory unless ``--auth-store``, the ini option
+``auth_store`` or ``@pytest.mark.auth_store("sqlite", session_max_age=3600)`` says otherwise; the marker's
+keywords are the store's options. ``auth_clock``: the frozen clock that it follows. ``auth_user``,
+``make_user``, ``make_session``, ``signed_in``, ``sign_in``: who is there. ``auth_baseline``: override it to
+fill a store once for many tests.
+
+Ids and tokens count up: ``user-1``, ``token-1``. That is for tests only, for anybody can guess them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import __all__ as public_names
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from . import Adapter, Session, User
+    from .testing import FrozenClock
+
+    Fill = Callable[[Adapter], object]
+
+ON_DISK = {"sqlite-file": "SQLiteAdapter", "shelve": "ShelveAdapter"}
+KINDS = ["memory", "sqlite", *(kind for kind, adapter in ON_DISK.items() if adapter in public_names)]
+"""What ``--auth-store`` takes."""
+
+_kind = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = f"where the fixture auth_store keeps its records: {', '.join(KINDS)}"
+    parser.getgroup("tinyauthstore").addoption("--auth-store", metavar="KIND", help=text)
+    parser.addini("auth_store", text, default="memory")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "auth_store(kind, **options): the kind and the options of this test's auth_store."
+    )
+    kind = config.getoption("auth_store") or config.getini("auth_store")
+    if kind not in KINDS:
+        raise pytest.UsageError(_refusal(kind))
+    config.stash[_kind] = kind
+
+
+def _refusal(*given: object) -> str:
+    given_here = ", ".join(map(repr, given))
+    return f"auth_store (--auth-store, ini option or marker) is one of {', '.join(KINDS)}; got {given_here}"
+
+
+# --- the store --------------------------------------------------------------------------------
+
+
+class _Numbered:
+    """Called, it gives ``user-1``, ``user-2``, ...; different ones to threads that call it at once."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._first = name, 1
+        self.rewind()
+
+    def __call__(self) -> str:
+        return f"{self._name}-{next(self._numbers)}"
+
+    def mark(self) -> None:
+        """Let ``rewind`` come back to here."""
+        self._first = next(self._numbers)
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._numbers = count(self._first)
+
+
+class _Wanted:
+    """What a test asks of its store: the kind, and the options that markers give, the closest one's first."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self.kind, self.options = request.config.stash[_kind], dict[str, Any]()
+        for mark in reversed([*request.node.iter_markers("auth_store")]):
+            if mark.args:
+                if len(mark.args) > 1 or mark.args[0] not in KINDS:
+                    pytest.fail(_refusal(*mark.args), pytrace=False)
+                self.kind = mark.args[0]
+            self.options |= mark.kwargs
+
+    def open(self, **defaults: Any) -> Adapter:
+        from . import adapters
+
+        options = defaults | self.options
+        if self.kind == "memory":
+            return adapters.MemoryAdapter(**options)
+        if self.kind == "sqlite":
+            return adapters.SQLiteAdapter(":memory:", **options)
+        # Not in tmp_path, which a test may expect to be empty; apart for each worker of xdist, as that is.
+        folder = self._request.getfixturevalue("tmp_path_factory").mktemp("auth-store")
+        options = {"durability": "normal"} | options  # no test outlives a power cut
+        store: Adapter = getattr(adapters, ON_DISK[self.kind])(folder / "auth.db", **options)
+        return store
+
+
+class _Shared:
+    """A store that was filled once, and is in that state again whenever it is lent to a test."""
+
+    def __init__(self, wanted: _Wanted, fill: Fill, clock: FrozenClock) -> None:
+        if not callable(fill):
+            pytest.fail(
+                "auth_baseline must return a function that takes a store and fills it, or None; it returned"
+                f" {fill!r}", pytrace=False,
+            )  # fmt: skip
+        self._made_of = (wanted.kind, wanted.options)
+        self._fill, self._clock, self._start = fill, clock, clock()
+        self._numbers = {"new_id": _Numbered("user"), "new_token": _Numbered("token")}
+        self._store = wanted.open(clock=lambda: self._clock(), **self._numbers)
+        try:
+            fill(self._store)
+            self._snapshot = self._store.snapshot()
+        except BaseException:
+            self._store.close()
+            raise
+        for numbered in self._numbers.values():
+            numbered.mark()
+
+    def suits(self, wanted: _Wanted) -> bool:
+        return self._made_of == (wanted.kind, wanted.options)
+
+    def lend(self, fill: Fill, clock: FrozenClock) -> Adapter | None:
+        """The store as it was when filled; None if it was closed, or filled otherwise or at another time."""
+        from . import ClosedError
+
+        if self._fill is not fill or self._start != clock():
+            return None
+        self._clock = clock
+        for numbered in self._numbers.values():
+            numbered.rewind()
+        try:
+            self._store.restore(self._snapshot)
+        except ClosedError:  # by the application, when the test was over
+            return None
+        return self._store
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@pytest.fixture
+def auth_clock() -> FrozenClock:
+    """auth_store's frozen clock: auth_clock() is an aware UTC datetime, auth_clock.tick(days=31) moves it."""
+    from .testing import FrozenClock
+
+    return FrozenClock()
+
+
+@pytest.fixture(scope="session")
+def auth_baseline() -> Fill | None:
+    """Override it: a function that fills a store; called once, and every auth_store begins like that."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def _auth_shared() -> Iterator[list[_Shared]]:
+    """The stores with a baseline: one for each combination of kind and options that the tests ask for."""
+    found: list[_Shared] = []
+    yield found
+    for shared in found:
+        shared.close()
+
+
+@pytest.fixture
+def auth_store(
+    request: pytest.FixtureRequest, auth_clock: FrozenClock, auth_baseline: Fill | None
+) -> Iterator[Adapter]:
+    """A store for this test alone: empty, or as auth_baseline filled it."""
+    wanted = _Wanted(request)
+    if auth_baseline is None:
+        with wanted.open(clock=auth_clock, new_id=_Numbered("user"), new_token=_Numbered("token")) as store:
+            yield store
+        return
+    pool: list[_Shared] = request.getfixturevalue("_auth_shared")
+    found = next((shared for shared in pool if shared.suits(wanted)), None)
+    lent = None if found is None else found.lend(auth_baseline, auth_clock)
+    if lent is None:
+        if found is not None:
+            pool.remove(found)
+            found.close()
+        pool.append(_Shared(wanted, auth_baseline, auth_clock))
+        lent = pool[-1].lend(auth_baseline, auth_clock)
+        assert lent is not None
+    yield lent
+
+
+# --- who is there -----------------------------------------------------------------------------
+
+
+def _parts(url: str) -> SplitResult:
+    from urllib.parse import urlsplit  # 2 ms that only those who sign somebody in pay
+
+    return urlsplit(url)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A user with a session, and that as a browser carries it: in the cookie ``cookie_name`` of ``url``."""
+
+    user: User
+    session: Session
+    cookie_name: str
+    url: str
+
+    @property
+    def cookie(self) -> str:
+        """The value of a ``Cookie`` header."""
+        return f"{self.cookie_name}={self.session.session_token}"
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Name and value, as test clients take them."""
+        return {self.cookie_name: self.session.session_token}
+
+    @property
+    def storage_state(self) -> dict[str, Any]:
+        """What Playwright's ``browser.new_context(storage_state=...)`` takes.
+
+        The cookie has no end of its own (-1): the browser's clock is not the frozen one, and it is the
+        store that decides how long a session lives.
+        """
+        url = _parts(self.url)
+        cookie = {
+            "name": self.cookie_name,
+            "value": self.session.session_token,
+            "domain": url.hostname,
+            "path": "/",
+            "expires": -1,
+            "httpOnly": True,
+            # Browsers demand it of these names, and send such a cookie to http://localhost, too.
+            "secure": url.scheme == "https" or self.cookie_name.startswith(("__Host-", "__Secure-")),
+            "sameSite": "Lax",
+        }
+        return {"cookies": [cookie], "origins": []}
+
+
+@pytest.fixture
+def make_user(auth_store: Adapter) -> Callable[..., User]:
+    """make_user(**fields): a new user, at ID@example.com unless an address (or None) is given."""
+
+    def make_user(**fields: Any) -> User:
+        if "email" in fields:
+            return auth_store.create_user(**fields)
+        with auth_store.transaction():
+            user = auth_store.create_user(**fields)
+            return auth_store.update_user(user.id, email=f"{user.id}@example.com")
+
+    return make_user
+
+
+@pytest.fixture
+def auth_user(make_user: Callable[..., User]) -> User:
+    """The user of this test; whom the other fixtures mean where none is named."""
+    return make_user()
+
+
+@pytest.fixture
+def make_session(request: pytest.FixtureRequest, auth_store: Adapter) -> Callable[..., Session]:
+    """make_session(user=None, **fields): a new session of that user, or of auth_user."""
+
+    def make_session(user: User | None = None, **fields: Any) -> Session:
+        owner: User = request.getfixturevalue("auth_user") if user is None else user
+        return auth_store.create_session(user_id=owner.id, **fields)
+
+    return make_session
+
+
+@pytest.fixture
+def sign_in(request: pytest.FixtureRequest, make_session: Callable[..., Session]) -> Callable[..., SignedIn]:
+    """sign_in(user=None, *, cookie_name="session", url="http://localhost:8000", **fields): a SignedIn."""
+
+    def sign_in(
+        user: User | None = None, *, cookie_name: str = "session", url: str = "http://localhost:8000",
+        **fields: Any
+    ) -> SignedIn:
+        if not (url.startswith(("http://", "https://")) and _parts(url).hostname):
+            raise ValueError(f'url must be like "http://localhost:8000"; got {url!r}')
+        owner: User = request.getfixturevalue("auth_user") if user is None else user
+        return SignedIn(owner, make_session(owner, **fields), cookie_name, url)
+
+    return sign_in
+
+
+@pytest.fixture
+def signed_in(sign_in: Callable[..., SignedIn]) -> SignedIn:
+    """auth_user with a session: .user, .session, .cookie, .cookies, .storage_state."""
+    return sign_in()
