@@ -29,6 +29,7 @@ USER_BY_ACCOUNT = (
     "SELECT u.id, u.email, u.name, u.image, u.email_verified FROM accounts a JOIN users u ON u.id = a.user_id"
     " WHERE a.provider = ? AND a.provider_account_id = ?"
 )
+VALIDATION = "PRAGMA data_version"
 INSERT = "INSERT INTO sessions (token_digest, user_id, expires, created_at) VALUES (?, ?, ?, ?)"
 
 BARE_JOIN = "bare SELECT ... JOIN, file"
@@ -141,6 +142,8 @@ def shelf(path: Path, backend: str, flag: str = "r") -> closing[Any]:
 def write_shelf(path: Path, sessions: int, backend: str = "dumb") -> None:
     """Write sessions with their users to a new shelf, by the digest in hex."""
     with shelf(path, backend, "n") as made:
+        if (connection := getattr(made.dict, "_cx", None)) is not None:
+            connection.execute("PRAGMA synchronous = OFF")  # dbm.sqlite3 would sync every single record
         for number in range(sessions):
             made[digest(number).hex()] = record(number, users_of(sessions))
 

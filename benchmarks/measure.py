@@ -85,10 +85,12 @@ def latencies(
     return taken
 
 
-def looking_up(call: Callable[[Any], Any], keys: Sequence[Any], *, found: bool = True) -> Sample:
+def looking_up(
+    call: Callable[[Any], Any], keys: Sequence[Any], *, found: bool = True, passes: int = PASSES
+) -> Sample:
     """A round of look-ups, once it is sure that they find what they should: a wrong answer is no figure."""
     verify(call, keys, found=found)
-    return partial(ns_per_call, call, list(keys) * PASSES)
+    return partial(ns_per_call, call, list(keys) * passes)
 
 
 def verify(call: Callable[[Any], Any], keys: Sequence[Any], *, found: bool = True) -> None:

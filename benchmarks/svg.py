@@ -183,7 +183,7 @@ def _sizes(report: Report, top: float) -> tuple[float, list[str]]:
             parts.append(
                 f'<circle cx="{across.at(size):.1f}" cy="{upward.at(figure):.1f}" r="3" class="f{shade}"/>'
             )
-        parts.append(text(right + 12, places[label] + 4, label, f"f{shade}"))
+        parts.append(text(across.at(points[-1][0]) + 12, places[label] + 4, label, f"f{shade}"))
     return bottom + 16 - top, parts
 
 

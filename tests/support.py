@@ -255,6 +255,8 @@ def run_tests(module: str) -> list[Ending]:
 def serve_as_tests() -> None:
     """The other end of ``run_tests``."""
     witness, folder = Witness(), os.path.dirname(__file__)
+    # Where the package is installed, its own plugin would be loaded, and found to be imported already.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     options = ["-c", os.devnull, "--rootdir", folder, "--noconftest", "-W", "error"]
     pytest.main([*options, "-p", "no:cacheprovider", "-p", "no:terminal", sys.argv[1]], plugins=[witness])
     print(json.dumps(witness.seen))

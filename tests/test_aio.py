@@ -33,6 +33,7 @@ from tinyauthstore import (
     SQLiteAdapter,
     StorageError,
     adapters,
+    aio,
 )
 from tinyauthstore.adapters import AT_ONCE, WouldWait, _Store
 from tinyauthstore.aio import AsyncAdapter
@@ -193,7 +194,7 @@ def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     gc.collect()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith(WORKER)] == []
-    assert [record.getMessage() for record in caplog.records] == []
+    assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
 # --- names and signatures ---------------------------------------------------------------------
@@ -324,7 +325,10 @@ def test_a_look_up_in_a_file_does_not_wait_for_a_transaction_of_another_thread(t
     assert adapter.names["get_user"] == "MainThread"
 
 
-@pytest.mark.parametrize("count, where", [(AT_ONCE, "MainThread"), (AT_ONCE + 1, WORKER)])
+LENGTHS = [(AT_ONCE, "MainThread"), (AT_ONCE + 1, WORKER), (3 * AT_ONCE, WORKER)]
+
+
+@pytest.mark.parametrize("count, where", LENGTHS)
 def test_a_long_list_is_read_by_the_worker(make: MakeStore, count: int, where: str) -> None:
     adapter = make(noting)
     with adapter.transaction():
@@ -766,6 +770,22 @@ def test_transactions_may_end_in_another_order_than_they_began() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["here", "in another task"])
+def test_transactions_that_have_ended_are_not_kept(apart: bool) -> None:
+    async def main() -> int:
+        async with AsyncAdapter(MemoryAdapter()) as store:
+            for _ in range(10):
+                transaction = store.transaction()
+                await transaction.__aenter__()
+                ending = transaction.__aexit__(None, None, None)
+                await (asyncio.create_task(ending) if apart else ending)
+            del transaction, ending
+            gc.collect()
+            return len([one for one in gc.get_objects() if isinstance(one, aio._Transaction)])
+
+    assert run(main()) == apart  # a context that nobody came back to keeps the last
+
+
 class Broken(StorageError):
     """What a disk does."""
 
@@ -1160,6 +1180,28 @@ def test_calls_that_wait_while_it_closes_find_it_closed(make: MakeStore) -> None
     run(main())
 
 
+def the_worker_ends() -> bool:
+    for thread in threading.enumerate():
+        if thread.name.startswith(WORKER):
+            thread.join(PATIENCE)
+    return threading.active_count() == 1
+
+
+def test_the_worker_ends_also_if_nobody_waits_for_the_closing_any_more(make: MakeStore) -> None:
+    adapter = make(held)
+    store = AsyncAdapter(adapter)
+
+    async def main() -> None:
+        adapter.hold("close")
+        closing = asyncio.create_task(store.close())
+        await adapter.reached()
+        await abandoned(closing)
+
+    run(main())
+    adapter.let_go()
+    assert the_worker_ends() and repr(adapter) in repr(store)
+
+
 def test_closing_inside_a_transaction_undoes_it(tmp_path: Path) -> None:
     async def main() -> None:
         store = AsyncAdapter(SQLiteAdapter(tmp_path / "auth.db"))
@@ -1167,6 +1209,7 @@ def test_closing_inside_a_transaction_undoes_it(tmp_path: Path) -> None:
             async with store.transaction(), store.transaction():
                 await store.create_user(id="ada")
                 await store.close()
+        assert the_worker_ends()
         with pytest.raises(ClosedError):
             await store.get_user("ada")
 

@@ -20,7 +20,7 @@ from support import run_python
 
 import tinyauthstore
 from tinyauthstore import MemoryAdapter, SQLiteAdapter, User, adapters, pytest_plugin
-from tinyauthstore.testing import FrozenClock, link
+from tinyauthstore.testing import FrozenClock, Undo, link
 
 pytest_plugins = "pytester"
 
@@ -584,19 +584,17 @@ def test_2(auth_store, auth_clock):
 
 def test_each_combination_of_options_has_a_baseline_of_its_own(passes: Passes) -> None:
     passes(BASELINE + """
-def test_1(auth_store): pass
+class Test:
+    def test_1(self, auth_store): assert auth_store is fills[0]
 
-@pytest.mark.auth_store("sqlite", session_max_age=1)
-def test_2(auth_store, auth_clock):
-    auth_clock.tick(seconds=1)
-    assert auth_store.get_session_and_user("token-1") is None
+    @pytest.mark.auth_store("sqlite")
+    def test_2(self, auth_store): assert auth_store is fills[1]
 
-@pytest.mark.auth_store("sqlite", session_max_age=1)
-def test_3(auth_store): pass
+    @pytest.mark.auth_store("sqlite", session_max_age=1)
+    def test_3(self, auth_store): assert auth_store is fills[2]
 
-def test_4(auth_store):
-    assert auth_store is fills[0]
-    assert len(fills) == 2
+class TestAgain(Test):
+    def test_4(self): assert len(fills) == 3
 """)
 
 
@@ -663,10 +661,19 @@ def test_a_baseline_that_is_no_function_is_refused(suite: Suite) -> None:
 
 
 def test_a_baseline_that_fails_fails_each_test_and_leaves_no_store_open(suite: Suite) -> None:
-    source = BASELINE.replace("fills.append(store)", "raise LookupError('no seeds')")
-    tests = "def test_1(auth_store): pass\ndef test_2(auth_store): pass"
-    result = suite(source + tests, "--auth-store=sqlite")
-    result.assert_outcomes(errors=2)
+    source = BASELINE.replace("for name", "raise LookupError('no seeds')\n        for name") + """
+from tinyauthstore import ClosedError
+
+def test_1(auth_store): pass
+def test_2(auth_store): pass
+
+def test_3():
+    for store in fills:
+        with pytest.raises(ClosedError):
+            store.get_user("user-1")
+"""
+    result = suite(source, "--auth-store=sqlite")
+    result.assert_outcomes(errors=2, passed=1)
     result.stdout.fnmatch_lines("*LookupError: no seeds")
 
 
@@ -693,14 +700,16 @@ def test_a_restore_in_memory_touches_only_what_was_changed(monkeypatch: pytest.M
     with MemoryAdapter() as store:
         crowd(store)
         before = store.snapshot()
-        for _ in range(2):  # the records that the first one put back are as good as those before
+        for _ in range(2):
             store.delete_user("user 7")
             store.update_user("user 8", name="Grace")
             store.create_user(id="new")
             with monkeypatch.context() as patch:
                 patch.setattr(adapters._Shelf, "change", counted)
                 store.restore(before)
-            assert len(changes) == 4 + 2 + 1  # a user, an account, two sessions; out and in; out
+                assert len(changes) == 4 + 2 + 1  # a user, an account, two sessions; out and in; out
+                store.restore(before)
+                assert len(changes) == 7
             changes.clear()
         assert store.snapshot().state == before.state
         assert store.check() == []
@@ -726,11 +735,13 @@ def test_a_restore_can_be_rolled_back() -> None:
         empty = store.snapshot()
         crowd(store, 3)
         full = store.snapshot()
-        with pytest.raises(KeyError), store.transaction():
-            store.restore(empty)
-            raise KeyError
-        assert store.snapshot().state == full.state
-        assert store.check() == []
+        for now, then in ((full, empty), (empty, full)):
+            store.restore(now)
+            with pytest.raises(Undo), store.transaction():
+                store.restore(then)
+                raise Undo
+            assert store.snapshot().state == now.state
+            assert store.check() == []
 
 
 TIMED = """

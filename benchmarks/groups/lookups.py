@@ -49,6 +49,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
                 "bare SELECT of the session alone, file",
                 lambda: looking_up(floors.select(connection, floors.SESSION), keys.digests),
             ),
+            theirs("bare PRAGMA data_version, file", lambda: _validating(connection, keys)),
             theirs("bare SELECT ... JOIN, :memory:", lambda: _in_memory(shop, connection, keys)),
             Contender("SQLite file, warm", lambda: _session(shop, SQLITE_FILE, keys.tokens), bars.WARM),
             Contender("SQLite file, cache_size=0", lambda: _uncached(shop, keys), bars.UNCACHED),
@@ -67,6 +68,24 @@ def sections(shop: Workshop) -> Iterator[Section]:
     )
 
     everybody = keys_of(shuffled(plan.sessions))
+    yield race(
+        f"Session by token, warm: all {plan.sessions:,} tokens in turn, again and again",
+        [
+            theirs(
+                floors.BARE_JOIN,
+                lambda: looking_up(floors.select(connection, floors.JOIN), everybody.digests, passes=1),
+            ),
+            *(
+                Contender(kind, partial(_session, shop, kind, everybody.tokens, passes=1), bar)
+                for kind, bar in (
+                    (SQLITE_FILE, bars.WARM),
+                    (MEMORY, bars.IN_MEMORY),
+                    (SHELVE, bars.IN_MEMORY),
+                )
+            ),
+        ],
+        rounds=plan.few_rounds,
+    )
     yield race(
         f"Session by token, cold: fresh connections, {plan.sessions:,} tokens, each for the first time",
         [
@@ -115,8 +134,14 @@ def sections(shop: Workshop) -> Iterator[Section]:
 # --- sessions ---------------------------------------------------------------------------------
 
 
-def _session(shop: Workshop, kind: str, tokens: Sequence[str], *, found: bool = True) -> Sample:
-    return looking_up(shop.store(kind).get_session_and_user, tokens, found=found)
+def _session(shop: Workshop, kind: str, tokens: Sequence[str], **options: Any) -> Sample:
+    return looking_up(shop.store(kind).get_session_and_user, tokens, **options)
+
+
+def _validating(connection: Any, keys: Keys) -> Sample:
+    """What it costs alone to ask whether another connection has written: no coherent cache can cost less."""
+    execute = connection.execute
+    return looking_up(lambda _: execute(floors.VALIDATION).fetchone(), keys.digests)
 
 
 def _uncached(shop: Workshop, keys: Keys) -> Sample:
