@@ -332,6 +332,13 @@ def test_a_shelf_misses_a_piece(tmp_path: Path, monkeypatch: Patch) -> None:
                 shelf["users"]
 
 
+def test_a_shelf_notices_more_than_a_line(tmp_path: Path) -> None:
+    with closing(Shelf(os.fspath(tmp_path), "dumb", "n")) as shelf:
+        shelf.dict[b"users"] = line([1]) + line([2])
+        with pytest.raises(ValueError, match="users is damaged"):
+            shelf["users"]
+
+
 def test_a_shelf_reads_no_pickle(tmp_path: Path) -> None:
     with closing(Shelf(os.fspath(tmp_path), "dumb", "n")) as shelf:
         shelf.dict[b"users"] = pickle.dumps({"a": 1})

@@ -1949,12 +1949,6 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     # -- storage
 
-    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        if entity is _LEFTOVERS:
-            self._leave(key, record)
-        else:
-            super()._put(entity, key, record)
-
     def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
         if entity is _LEFTOVERS:
             return self._leave(key, None)
