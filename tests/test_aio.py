@@ -325,6 +325,34 @@ def test_a_look_up_in_a_file_does_not_wait_for_a_transaction_of_another_thread(t
     assert adapter.names["get_user"] == "MainThread"
 
 
+def test_a_look_up_in_a_file_does_not_wait_for_another_threads_either(tmp_path: Path) -> None:
+    """The first connection is busy with a transaction, the second with somebody's look-up."""
+    adapter = noting(SQLiteAdapter)(tmp_path / "auth.db")
+    reading, read = threading.Event(), threading.Event()
+
+    def read_slowly() -> None:
+        with adapter._reader_lock:
+            reading.set()
+            read.wait(1)  # that long would the event loop be blocked
+
+    async def main() -> None:
+        async with AsyncAdapter(adapter) as store:
+            await store.create_user(id="ada")
+            with busy_in_another_thread(adapter):
+                thread = threading.Thread(target=read_slowly)
+                thread.start()
+                assert reading.wait(PATIENCE)
+                waiting = asyncio.create_task(store.get_user("ada"))
+                await turns()
+                assert not waiting.done()
+                read.set()
+                assert (await waiting).id == "ada"
+                thread.join()
+
+    run(main())
+    assert adapter.names["get_user"].startswith(WORKER)
+
+
 LENGTHS = [(AT_ONCE, "MainThread"), (AT_ONCE + 1, WORKER), (3 * AT_ONCE, WORKER)]
 
 
