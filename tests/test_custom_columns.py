@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import random
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
+from tinyauthstore.schema import from_microseconds, to_microseconds
 from tinyauthstore.testing import (
     CREATE,
     CUSTOM,
@@ -110,6 +112,14 @@ def test_a_custom_field_is_stored_as_other_tools_expect(file: Path) -> None:
     assert row == (1_000_005, "integer", 1, "integer", '{"\\u00e9":[1]}')
 
 
+def test_a_moment_comes_back_to_the_microsecond_whenever_it_is() -> None:
+    chance, rim = random.Random(0), 2**32 * 10**6
+    ends = [to_microseconds(end.replace(tzinfo=timezone.utc)) for end in (datetime.min, datetime.max)]
+    numbers = [*ends, *(rim + i for i in range(-9, 9)), *range(-9, 9)]
+    numbers += [chance.randint(*ends) for _ in range(10_000)] + [chance.randrange(rim) for _ in range(10_000)]
+    assert [to_microseconds(from_microseconds(number)) for number in numbers] == numbers
+
+
 def test_a_row_written_by_another_tool_reads_with_the_defaults(file: Path) -> None:
     """The columns' defaults are the model's."""
     with SQLiteAdapter(file, user=CUSTOM["user"]) as store:
@@ -129,6 +139,16 @@ def test_a_field_may_be_called_like_a_word_of_sql(file: Path, name: str) -> None
         user = store.create_user(**{name: "y"})
         assert getattr(store.update_user(user.id, **{name: "z"}), name) == "z"
         assert getattr(store.get_user(user.id), name) == "z"
+
+
+@pytest.mark.parametrize("name", ["token", "row", "digest", "user", "session", "datetime", "session_id", "token_"])
+def test_a_field_may_be_called_like_what_reads_the_rows(file: Path, name: str) -> None:
+    custom = {"user": model(**{name: (str, "x")}), "session": model(Session, **{name: (str, "x")})}
+    with SQLiteAdapter(file, cache_size=0, **custom) as store:
+        ada = store.create_user(**{name: "hers"})
+        session = store.create_session(user_id=ada.id, **{name: "its"})
+        assert store.get_session_and_user(session.session_token) == (session, ada)
+        assert [getattr(listed, name) for listed in store.list_sessions(ada.id)] == ["its"]
 
 
 @pytest.mark.parametrize(

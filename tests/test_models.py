@@ -34,6 +34,7 @@ from tinyauthstore import (
 from tinyauthstore.models import (
     KINDS,
     MAX_KEY_LENGTH,
+    QUICK,
     dump_json,
     email_key,
     fields_of,
@@ -64,10 +65,22 @@ AUTHENTICATOR = Authenticator("cred", "1", "cred", "a2V5", 7, "singleDevice", Tr
 EXAMPLES = [USER, ACCOUNT, SESSION, TOKEN, AUTHENTICATOR]
 SECRETS = {"refresh_token", "access_token", "id_token", "session_state", "extra", "session_token", "token"}
 
-each_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
+QUICKLY_MADE = [
+    QUICK[type(record)](*(getattr(record, f.name) for f in fields_of(type(record)))) for record in (USER, SESSION)
+]
+
+each_record = pytest.mark.parametrize(
+    "record", EXAMPLES + QUICKLY_MADE, ids=lambda record: type(record).__name__
+)
 
 
 # --- records ----------------------------------------------------------------------------------
+
+
+def test_a_quickly_made_record_is_none_other() -> None:
+    """Same type, same fields."""
+    assert QUICKLY_MADE == [USER, SESSION]
+    assert {type(record) for record in QUICKLY_MADE} == {User, Session} == set(QUICK)
 
 
 @each_record

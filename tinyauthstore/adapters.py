@@ -24,6 +24,7 @@ import hashlib
 import itertools
 import os
 import stat
+import sys
 import threading
 import time
 import warnings
@@ -74,6 +75,9 @@ PURGE_BATCH = 100
 
 AT_ONCE = 100
 """Records that a look-up on an event loop reads at most: about a millisecond's worth."""
+
+WAL_INDEX_HEADER = 96
+"""Bytes: SQLite's two copies of it, at the start of the -shm file."""
 
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
@@ -527,8 +531,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return next(iter(self._find(USER, key).values()), None)
 
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
-        account = self.get_account(provider=provider, provider_account_id=provider_account_id)
-        return None if account is None else self._get(USER, (account.user_id,))
+        key = self._account_key(provider, provider_account_id)
+        return None if key is None else self._get_owner(key)
 
     def update_user(self, user_id: str, **changes: Any) -> UserT:
         changes = self._checked(USER, changes, fixed=("id",))
@@ -712,17 +716,21 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _rewrite_session(self, session_token: str, rewrite: Callable[[Any], Any]) -> SessionT | None:
         """Replace a live session by ``rewrite(session)`` and return it with its token; None if there is none."""
-        if (key := self._session_key(session_token)) is None:
+        if not self._fits("session_token", session_token):
             return None
-        # Most touches change nothing: find that out without taking the file's write lock.
-        session = self._live(self._get(SESSION, key))
-        if session is not None and self._within_absolute_age(rewrite(session)) != session:
-            with self.transaction():
-                session = self._live(self._get(SESSION, key))
-                if session is not None:
-                    session = self._within_absolute_age(rewrite(session))
-                    self._put(SESSION, key, session)
-        return None if session is None else dataclasses.replace(session, session_token=session_token)
+        # Most touches change nothing: find that out as cheaply as a look-up does, without the file's write lock.
+        found = self._get_session_and_user(session_token)
+        session: Any = None if found is None else self._live(found.session)
+        if session is None or (changed := self._within_absolute_age(rewrite(session))) is session or changed == session:
+            return session  # type: ignore[no-any-return]
+        key = (self._digest(session_token),)
+        with self.transaction():
+            session = self._live(self._get(SESSION, key))
+            if session is None:
+                return None
+            session = self._within_absolute_age(rewrite(session))
+            self._put(SESSION, key, session)
+        return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
     def _make_room(self, digest: bytes) -> None:
         """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
@@ -1109,6 +1117,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """The session, token filled in, with its user, expired or not; None if there is none."""
 
     @abstractmethod
+    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
+        """The user of the account with that key, or None."""
+
+    @abstractmethod
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         """Insert the record, or replace the one with that key."""
 
@@ -1232,6 +1244,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._version: Any = None  # of the data, before what is in _recent was read
+        self._header = b""  # of the WAL index, before the version was asked for
+        self._shm: int | None = None  # SQLite's descriptor of it; -1: none that is surely SQLite's
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
@@ -1437,12 +1451,16 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         table, parts = self._schema.tables[entity], len(entity.key)
         return {row[:parts]: self._record(table, row[parts:]) for row in rows}
 
+    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
+        rows = self._read(self._schema.user_by_account, account)
+        return self._record(self._schema.tables[USER], rows[0]) if rows else None
+
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         # The hot path of every application: no generality that costs, each line measured.
         if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
             digest = self._digest(session_token)
             rows = self._read(self._schema.session_and_user, (digest,))
-            return self._found(rows[0], session_token) if rows else None
+            return self._found(rows[0], session_token, digest) if rows else None
         try:
             if self._connection is None:
                 self._ready()
@@ -1450,9 +1468,12 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             found = recent.found.get(session_token)
             if found is not None and (self._copied_by_fork or self._still_true()):
                 return found
-            row = self._row(self._schema.session_and_user, (self._digest(session_token),))
-            found = None if row is None else self._found(row, session_token)
-            if found is not None and recent.size and self._depth == 0:
+            digest = self._digest(session_token)
+            row = self._row(self._schema.session_and_user, (digest,))
+            if row is None:
+                return None
+            found = self._found(row, session_token, digest)
+            if recent.size and self._depth == 0:
                 # Read after the version under which all is kept: had another connection committed in
                 # between, the next hit would see that. So a miss need not ask for the version.
                 recent.keep(session_token, found)
@@ -1462,16 +1483,35 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _still_true(self) -> bool:
         """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        header = self._wal_index_header()
+        if header == self._header and header:
+            return True
         version = self._row(DATA_VERSION)
+        self._header = header  # read before the version was asked for: while it stays, so does the version
         if version == self._version:
             return True
         self._recent.clear()
         self._version = version
         return False
 
-    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+    def _wal_index_header(self) -> bytes:
+        """What ``PRAGMA data_version`` goes by: the start of the -shm file, which every commit changes; b"" if
+        it is not to be had.
+
+        Read through the descriptor that SQLite itself has open. To open another would be fatal: closing it
+        drops SQLite's locks. The pragma takes and drops a lock besides, which makes a hit three times as
+        expensive. Source: SQLite, "WAL-mode File Format", 2.1 (two copies, equal unless one is being written).
+        """
+        if self._shm is None:
+            self._shm = _descriptor_of(f"{os.path.realpath(self._path)}-shm")
         try:
-            return self._schema.found(row, session_token)
+            return os.pread(self._shm, WAL_INDEX_HEADER, 0) if self._shm >= 0 else b""
+        except OSError:  # somebody closed it behind SQLite's back
+            return b""
+
+    def _found(self, row: Sequence[Any], session_token: str, digest: bytes) -> SessionAndUser[Any, Any]:
+        try:
+            return self._schema.found(row, session_token, digest)
         except NOT_OURS as error:
             what = type(error).__name__
         raise self._not_ours("sessions or users", what)
@@ -1576,11 +1616,31 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     connection.close()
             self._reader = self._connection = None
             self._recent.clear()  # another connection's data_version is no measure for it
-            self._version = None
+            self._version = self._shm = None
+            self._header = b""
 
     def _release(self) -> None:
         with self._reader_lock:
             self._suspend(really=True)
+
+
+def _descriptor_of(path: str) -> int:
+    """The one descriptor that this process has open on a file; -1 if there is none, or several, or no telling.
+
+    Linux only: there, whatever is written to a mapped file is at once what every read of it gives.
+    """
+    found = []
+    try:
+        wanted = os.stat(path)
+        for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+            try:
+                if os.path.samestat(os.fstat(int(name)), wanted):
+                    found.append(int(name))
+            except OSError:  # the one that listed the directory
+                pass
+    except OSError:
+        pass
+    return found[0] if len(found) == 1 else -1
 
 
 _never_closed: list[Any] = []
@@ -1715,6 +1775,12 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             if recent.size and self._depth == 0:
                 recent.keep(session_token, found)
         return found
+
+    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
+        with self._lock:
+            self._require_open()
+            linked = self._shelves[ACCOUNT].records.get(account)
+            return None if linked is None else self._get(USER, (linked.user_id,))
 
     def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
         self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
