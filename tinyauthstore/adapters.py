@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import hashlib
 import itertools
 import os
 import stat
@@ -36,7 +35,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, LockedError,
@@ -60,7 +59,7 @@ except ImportError:  # a Python built without it: everything but SQLiteAdapter w
     sqlite3 = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from typing import Self, Unpack
+    from typing import Self, TypedDict, Unpack
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -306,32 +305,36 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
     ) -> None: ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Snapshot:
     """A store's whole state at one moment, opaque; ``restore`` takes it back."""
 
-    made_by: tuple[Any, ...]
-    state: Any
+    __slots__ = ("made_by", "state")
+
+    def __init__(self, made_by: tuple[Any, ...], state: Any) -> None:
+        self.made_by = made_by
+        self.state = state
 
 
-class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT], total=False):
-    """The options that every store takes; ``_Store.__init__`` explains them."""
+if TYPE_CHECKING:
 
-    user: type[UserT]
-    account: type[AccountT]
-    session: type[SessionT]
-    verification_token: type[VerificationTokenT]
-    authenticator: type[AuthenticatorT]
-    session_max_age: float | timedelta
-    session_update_age: float | timedelta
-    session_absolute_age: float | timedelta | None
-    verification_max_age: float | timedelta
-    purge_interval: float | timedelta | None
-    secret: str | bytes | None
-    cache_size: int
-    clock: Callable[[], datetime] | None
-    new_id: Callable[[], str] | None
-    new_token: Callable[[], str] | None
+    class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT], total=False):
+        """The options that every store takes; ``_Store.__init__`` explains them."""
+
+        user: type[UserT]
+        account: type[AccountT]
+        session: type[SessionT]
+        verification_token: type[VerificationTokenT]
+        authenticator: type[AuthenticatorT]
+        session_max_age: float | timedelta
+        session_update_age: float | timedelta
+        session_absolute_age: float | timedelta | None
+        verification_max_age: float | timedelta
+        purge_interval: float | timedelta | None
+        secret: str | bytes | None
+        cache_size: int
+        clock: Callable[[], datetime] | None
+        new_id: Callable[[], str] | None
+        new_token: Callable[[], str] | None
 
 
 # --- what all our stores share ----------------------------------------------------------------
@@ -481,6 +484,9 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
         if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
             raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
+        import hashlib  # 3 ms (libcrypto) that whoever only imports this module need not wait
+
+        self._sha256 = hashlib.sha256
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
@@ -1016,7 +1022,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         """What is stored of a token: 32 bytes, of which nothing leads back. Source: ASVS 6.5.2."""
         data = token.encode("utf-8", "surrogatepass")  # any str a stranger sends has a digest
         if self._secret is None:
-            return hashlib.sha256(data).digest()
+            return self._sha256(data).digest()
         import hmac
 
         return hmac.digest(self._secret, data, "sha256")

@@ -18,17 +18,14 @@ turns a given value into the one form that every backend stores and returns.
 
 from __future__ import annotations
 
-import base64
 import copy
 import dataclasses
 import functools
 import types
 import typing
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import datetime, timezone
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .errors import InvalidFieldError
@@ -141,9 +138,12 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and isfinite(value)):
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and -_INFINITY < value < _INFINITY):
         return value
     return str(value)
+
+
+_INFINITY = float("inf")
 
 
 def _only_text_keys(value: Any) -> None:
@@ -171,10 +171,14 @@ def _same(value: Any) -> Any:
 
 
 def _to_base64(value: bytes) -> str:
+    import base64  # where they are needed only, like json: they are part of every application's start
+
     return base64.b64encode(value).decode("ascii")
 
 
 def _from_base64(text: str) -> bytes:
+    import base64
+
     return base64.b64decode(text, validate=True)
 
 
@@ -211,8 +215,7 @@ E_MAIL = _rule(
 COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of a model: its name, its kind, and what stands there when nothing was given."""
 
     model: type
@@ -325,6 +328,12 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
 # --- normal forms -----------------------------------------------------------------------------
 
 
+def _nfkc(text: str) -> str:
+    import unicodedata
+
+    return unicodedata.normalize("NFKC", text)
+
+
 def email_key(email: str) -> str | None:
     """The form under which an address is unique and looked up; None if it has none (blank, not UTF-8).
 
@@ -338,8 +347,7 @@ def email_key(email: str) -> str | None:
         email.encode()
     except UnicodeEncodeError:
         return None
-    lowered = unicodedata.normalize("NFKC", email).lower()
-    return unicodedata.normalize("NFKC", lowered).strip() or None  # lower() may leave NFKC: 'İ'
+    return _nfkc(_nfkc(email).lower()).strip() or None  # lower() may leave NFKC: 'İ'
 
 
 def identifier_key(identifier: str) -> str | None:
@@ -348,7 +356,7 @@ def identifier_key(identifier: str) -> str | None:
     An identifier with an ``@`` is an e-mail address and meets ``email_key``; any other
     (``"reset:aB3"``) is compared exactly, for folding its case could join two users' ids.
     """
-    address = "@" in identifier or (not identifier.isascii() and "@" in unicodedata.normalize("NFKC", identifier))
+    address = "@" in identifier or (not identifier.isascii() and "@" in _nfkc(identifier))
     return email_key(identifier) if address else storable(identifier)
 
 
@@ -506,7 +514,7 @@ class Authenticator(Record):
     transports: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # compared and hashed by identity: a key of hot dicts
+@dataclass(eq=False)  # compared and hashed by identity: a key of hot dicts
 class Entity:
     """How a store files one kind of record: what identifies it, what it belongs to, what it never holds.
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -121,8 +120,7 @@ def literal(value: Any) -> str:
     return {"inf": "9e999", "-inf": "-9e999"}.get(repr(value), repr(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column's name, its type, and its whole definition."""
 
     name: str
