@@ -19,8 +19,8 @@ from tinyauthstore import SQLiteAdapter, __version__
 from .measure import PASSES, Bar, Row, Section
 from .workshop import Plan, users_of
 
-WIDTHS = {"what": 42, "ratio": 7, "time": 8, "spread": 15, "bar": 9, "": 4}
-"""The columns of a table: 90 characters, with a space between them."""
+WIDTHS = {"what": 36, "ratio": 5, "time": 7, "spread": 13, "bar": 9, "": 4}
+"""The columns of a table, with a space between them: they fit into 80 characters."""
 
 WIDTH = sum(WIDTHS.values()) + len(WIDTHS) - 1
 

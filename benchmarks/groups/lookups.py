@@ -46,7 +46,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             join,
             *plain,
             theirs(
-                "bare SELECT of the session alone, file",
+                "bare SELECT of the session, file",
                 lambda: looking_up(floors.select(connection, floors.SESSION), keys.digests),
             ),
             theirs("bare PRAGMA data_version, file", lambda: _validating(connection, keys)),
@@ -57,7 +57,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             Contender("memory", lambda: _session(shop, MEMORY, keys.tokens), bars.IN_MEMORY),
             Contender("memory, cache_size=0", lambda: _uncached_memory(shop, keys)),
             Contender("shelve", lambda: _session(shop, SHELVE, keys.tokens), bars.IN_MEMORY),
-            Contender("split: users in file, rest in memory", lambda: _session(shop, SPLIT, keys.tokens)),
+            Contender("split: users in file", lambda: _session(shop, SPLIT, keys.tokens)),
             Contender(
                 "SQLite file, touch, nothing due",
                 lambda: looking_up(shop.store(SQLITE_FILE).touch_session, keys.tokens),
@@ -87,7 +87,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
         rounds=plan.few_rounds,
     )
     yield race(
-        f"Session by token, cold: fresh connections, {plan.sessions:,} tokens, each for the first time",
+        f"Session by token, cold: {plan.sessions:,} tokens, each for the first time",
         [
             theirs(floors.BARE_JOIN, lambda: cold_select(file, everybody)),
             Contender("SQLite file, cold", lambda: cold(file, everybody), bars.COLD),

@@ -42,7 +42,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
     yield race(
         "A fresh, empty store for one test, opened and closed",
         [
-            theirs("bare :memory: with the same tables", lambda: _bare_tables(shop)),
+            theirs("bare :memory:, the same tables", lambda: _bare_tables(shop)),
             Contender("memory", lambda: _again(lambda: MemoryAdapter().close()), bars.FRESH_MEMORY),
             Contender(
                 "SQLite :memory:",
@@ -55,7 +55,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
         rounds=plan.few_rounds,
     )
     yield race(
-        "Back to a baseline of 10 users and 50 sessions, after a test that added one of each",
+        "Back to 10 users and 50 sessions, after a test that added one of each",
         [
             theirs("a dict of as many, copied", lambda: _again(dict(enumerate(range(65))).copy, 1_000)),
             Contender("memory", lambda: _restoring(shop, MemoryAdapter()), bars.BASELINE),
@@ -170,7 +170,7 @@ def _opening_shelf(shop: Workshop, size: int) -> Section:
     return race(
         f"Opening a shelf of {size:,} sessions with their users, dbm.dumb",
         [
-            theirs("bare shelve, reading every session", lambda: _again(lambda: floors.read_shelf(bare), 1)),
+            theirs("bare shelve, all sessions read", lambda: _again(lambda: floors.read_shelf(bare), 1)),
             Contender("shelve", ours, bars.OPEN_SHELF),
         ],
         rounds=SHELF_ROUNDS,
@@ -189,7 +189,7 @@ def _checkpointing_shelf(shop: Workshop, size: int) -> Section:
         f"Checkpointing a shelf of {size:,} sessions with their users, dbm.dumb",
         [
             theirs(
-                "bare shelve, writing every session",
+                "bare shelve, all written",
                 lambda: _again(lambda: floors.write_shelf(bare, size), 1),
             ),
             Contender("shelve, close() after a write", ours),

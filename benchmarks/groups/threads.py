@@ -74,7 +74,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
                 if figure != "each" and ours_writes is None:
                     continue  # without a writer nobody waits
                 what = "throughput, as time for each" if figure == "each" else f"{figure} of a look-up"
-                yield Section(f"Threads reading {where}: {what}", "as many threads, bare connections", table)
+                yield Section(f"Threads reading {where}: {what}", "as many bare connections", table)
 
 
 def _read(calls: Sequence[Call], keys: Sequence[Any], write: Callable[[], None] | None) -> Reading:
