@@ -290,6 +290,17 @@ class UpdateResurrects(MemoryAdapter):
         return updated
 
 
+@caught_by("test_an_update_by_what_python_calls_equal_is_an_update")
+class UpdateSkipsWhatIsEqual(MemoryAdapter):
+    """Nothing has changed, it thinks: 1 == True."""
+
+    def update_session(self, session_token: str, **changes: Any) -> Any:
+        found = self.get_session_and_user(session_token)
+        if found is not None and dataclasses.replace(found.session, **changes) == found.session:
+            return found.session
+        return super().update_session(session_token, **changes)
+
+
 @caught_by("test_an_update_without_expires_keeps_the_session")
 class UpdateWithoutExpiresLoses(MemoryAdapter):
     """As Auth.js's adapter for D1 did."""

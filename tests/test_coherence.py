@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import pytest
@@ -723,13 +723,45 @@ with SQLiteAdapter(sys.argv[1]) as store:
 """
 
 
+def test_it_is_that_of_the_file_which_was_opened_whatever_the_path_means_by_then(tmp_path: Path) -> None:
+    folder, other = tmp_path / "current", tmp_path / "other"
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+    folder.symlink_to("v1")
+    other.symlink_to("v2")
+    with household("file", folder) as store:
+        other.replace(folder)
+        with household("file", folder):
+            looks(store)
+            looks(store)
+            raw(tmp_path / "v1" / "auth.db", "DELETE FROM sessions")
+            assert looks(store) == dict.fromkeys(TOKENS)
+
+
+@needs_header
+def test_it_is_not_that_of_a_file_which_took_the_place_while_the_store_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = iter([(1, 1), (1, 2)])
+    monkeypatch.setattr(SQLiteAdapter, "_file", lambda store: next(files))
+    with household("file", tmp_path) as store:
+        assert store._shm == -1
+
+
+@needs_header
+def test_it_is_not_searched_among_very_many_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "MANY_DESCRIPTORS", 3)
+    with household("file", tmp_path) as store:
+        assert store._shm == -1
+
+
 def test_with_two_descriptors_of_it_neither_is_trusted_to_be_sqlites(tmp_path: Path, path: Path) -> None:
     ran: list[str] = []
-    with statements(ran), household("file", tmp_path) as store:
+    with household("file", tmp_path), ExitStack() as until_then:
         other = os.open(f"{path}-shm", os.O_RDONLY)
-        asked = questions(store, ran)
-    os.close(other)  # not before the store: that would drop its locks
-    assert asked == [ASK] * 3
+        until_then.callback(os.close, other)  # after the store below: it drops its locks
+        with statements(ran), STORES["file"](tmp_path, session=Device, clock=FrozenClock()) as store:
+            assert questions(store, ran) == [ASK] * 3
 
 
 def test_one_that_cannot_be_read_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1075,14 +1107,37 @@ def test_a_reopened_file_serves_what_was_changed_meanwhile(tmp_path: Path, path:
         assert {token for token, found in looks(store).items() if found is None} == {LAPTOP, PHONE}
 
 
+@pytest.mark.parametrize("door", ["_fetched", "_row"])
+def test_an_exception_that_is_kept_does_not_keep_a_statement_open(
+    tmp_path: Path, path: Path, door: str
+) -> None:
+    """Its frames would hold the cursor, and the connection would see the past until they are gone."""
+    for line in itertools.count():
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        with household("file", folder) as store:
+            call = {"_fetched": store.get_user, "_row": store.get_session_and_user}[door]
+            with interrupted(line, {getattr(SQLiteAdapter, door).__code__}) as where:
+                call({"_fetched": "ada", "_row": LAPTOP}[door])
+            raw(folder / "auth.db", "UPDATE users SET name = 'Lovelace'")
+            assert [store.get_user("ada").name, store.get_session_and_user(LAPTOP).user.name] == ["Lovelace"] * 2
+        if not where:
+            break
+    assert line > 2
+
+
 class Interrupted(BaseException):
     """As a signal's handler raises it: between any two lines."""
 
 
+KEEPING = {vars(adapters._Recent)[name].__code__ for name in ("keep", "evict", "clear")}
+KEEPING.add(SQLiteAdapter._still_true.__code__)
+
+
 @contextmanager
-def interrupted(line: int) -> Iterator[list[str]]:
-    """Raises ``Interrupted`` before that line that runs in ``_Recent``, and swallows it; yields where."""
-    codes = {vars(adapters._Recent)[name].__code__ for name in ("keep", "evict", "clear")}
+def interrupted(line: int, codes: set[CodeType] = KEEPING) -> Iterator[list[str]]:
+    """Raises ``Interrupted`` before that line that runs in ``codes``, and swallows it; yields where. The exception
+    lives on until the end of the next one."""
     countdown, where = itertools.count(line, -1), []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -1095,10 +1150,13 @@ def interrupted(line: int) -> Iterator[list[str]]:
     sys.settrace(trace)
     try:
         yield where
-    except Interrupted:
-        pass
+    except Interrupted as error:
+        kept[:] = [error]
     finally:
         sys.settrace(before)
+
+
+kept: list[BaseException] = []
 
 
 @each_store
@@ -1125,3 +1183,165 @@ def test_an_interruption_leaves_nothing_kept_that_no_write_evicts(
         if not where:
             break
     assert line > 2
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_an_interruption_of_the_validation_proves_nothing(kind: str, tmp_path: Path, path: Path) -> None:
+    for line in itertools.count():
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        with household(kind, folder) as store:
+            looks(store)
+            looks(store)
+            raw(folder / "auth.db", "DELETE FROM sessions")
+            with interrupted(line) as where:
+                assert store.get_session_and_user(LAPTOP) is None
+            assert looks(store) == dict.fromkeys(TOKENS)
+        if not where:
+            break
+    assert line > 5
+
+
+@each_store
+def test_what_was_read_before_an_eviction_is_not_kept_after_it(kind: str, tmp_path: Path) -> None:
+    """A signal's handler may write between any two lines of a look-up, in the same thread."""
+    with household(kind, tmp_path) as store:
+        with before_keeping(lambda: store.revoke_sessions("ada")):
+            store.get_session_and_user(LAPTOP)
+        assert store.get_session_and_user(LAPTOP) is None
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_what_was_read_before_all_was_forgotten_is_not_kept(kind: str, tmp_path: Path, path: Path) -> None:
+    def handler() -> None:
+        raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
+        store.get_session_and_user(OTHERS)
+
+    with household(kind, tmp_path) as store:
+        store.get_session_and_user(OTHERS)
+        with before_keeping(handler):
+            store.get_session_and_user(LAPTOP)
+        assert store.get_session_and_user(LAPTOP) is None
+
+
+@contextmanager
+def before_keeping(handler: Callable[[], Any]) -> Iterator[None]:
+    """Meanwhile ``handler`` runs, once, between the reading of a session and its keeping."""
+    keep, handlers = adapters._Recent.keep, iter([handler])
+
+    def interrupted_keep(recent: Any, *given: Any) -> None:
+        for once in handlers:
+            once()
+        keep(recent, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapters._Recent, "keep", interrupted_keep)
+        yield
+
+
+@contextmanager
+def amid_a_statement(handler: Callable[[], Any]) -> Iterator[None]:
+    """Connections opened meanwhile call ``handler`` between a SELECT's first step and its last."""
+
+    class Interruptible(sqlite3.Connection):
+        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *given)
+            try:
+                if sql.startswith(READ):
+                    handler()
+            except BaseException:
+                del cursor  # as if this frame were not there
+                raise
+            return cursor
+
+    with every_connection(Interruptible):
+        yield
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_a_look_up_amid_a_statement_of_the_same_thread_proves_nothing(
+    kind: str, tmp_path: Path, path: Path
+) -> None:
+    """The connection still sees what it saw when that statement began."""
+    once = iter([])  # type: Iterator[Any]
+
+    def handler() -> None:
+        for _ in once:
+            raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
+            store.get_session_and_user(LAPTOP)
+
+    with amid_a_statement(handler), household(kind, tmp_path) as store:
+        looks(store)
+        looks(store)
+        store._recent.evict(store.get_session_and_user(OTHERS).session.id)
+        once = iter([1])
+        store.get_session_and_user(OTHERS)
+        assert store.get_session_and_user(LAPTOP) is None
+
+
+@needs_fork
+@pytest.mark.parametrize("call", ["a hit", "a miss", "a user"])
+@apart
+def test_a_look_up_goes_on_after_a_fork_amid_it(tmp_path: Path, call: str) -> None:
+    """By a signal's handler; on both sides."""
+    calls: dict[str, Callable[[], Any]] = {
+        "a hit": lambda: store.get_session_and_user(LAPTOP),
+        "a miss": lambda: store.get_session_and_user(OTHERS),
+        "a user": lambda: store.get_user("ada"),
+    }
+    for line in itertools.count():
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        with household("file", folder) as store:
+            store.get_session_and_user(LAPTOP)
+            expected = calls[call]()
+            store._recent.evict(session_of(store, OTHERS).id)
+            with forking(line) as children:
+                assert calls[call]() == expected
+            assert calls[call]() == expected
+            if children == [0]:
+                os._exit(0)
+        if not children:
+            break
+        assert exit_code(children[0]) == 0
+    assert line > 5
+
+
+@needs_fork
+@apart
+def test_a_write_goes_on_after_a_fork_amid_it(tmp_path: Path) -> None:
+    for line in itertools.count():
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        with household("file", folder) as store:
+            with forking(line, both=False) as children:
+                store.update_user("ada", name="Lovelace")
+            with SQLiteAdapter(folder / "auth.db", session=Device, clock=FrozenClock()) as other:
+                assert other.get_user("ada") == store.get_user("ada") == User("ada", "ada@example.com", "Lovelace")
+        if not children:
+            break
+        assert exit_code(children[0]) == 0
+    assert line > 20
+
+
+@contextmanager
+def forking(line: int, *, both: bool = True) -> Iterator[list[int]]:
+    """Forks before that line that runs in the adapters; yields what os.fork() returned. Unless ``both`` go on, the
+    child ends at once."""
+    countdown, children = itertools.count(line, -1), []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != adapters.__file__ or "fork" in frame.f_code.co_name:
+            return None
+        if event == "line" and next(countdown) == 0:
+            children.append(os.fork())
+            if children == [0] and not both:
+                os._exit(0)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield children
+    finally:
+        sys.settrace(before)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support import run_python
 from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
 from tinyauthstore.schema import from_microseconds, to_microseconds
 from tinyauthstore.testing import (
@@ -118,6 +119,15 @@ def test_a_moment_comes_back_to_the_microsecond_whenever_it_is() -> None:
     numbers = [*ends, *(rim + i for i in range(-9, 9)), *range(-9, 9)]
     numbers += [chance.randint(*ends) for _ in range(10_000)] + [chance.randrange(rim) for _ in range(10_000)]
     assert [to_microseconds(from_microseconds(number)) for number in numbers] == numbers
+
+
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo/right/UTC").exists(), reason="no time zones with leap seconds here")
+def test_a_moment_comes_back_exactly_where_the_c_library_counts_leap_seconds(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "right/UTC")
+    script = "from tinyauthstore.schema import from_microseconds; print(from_microseconds(1893456000 * 10**6))"
+    assert run_python(script) == "2030-01-01 00:00:00+00:00\n"
 
 
 def test_a_row_written_by_another_tool_reads_with_the_defaults(file: Path) -> None:
@@ -248,6 +258,18 @@ def test_opening_a_file_adds_the_columns_of_a_custom_model(file: Path, name: str
         again = CREATE[name](store, store.create_user().id, **ANOTHER.get(name, {}), **GIVEN)
         assert READ[name](store, again) == again
         assert store.check() == []
+
+
+@pytest.mark.parametrize(("kind", "default"), [(datetime, FAR), (bool, True), (int, 1), (dict, None)])
+def test_what_was_left_empty_is_none_where_the_model_is_no_longer_optional(
+    file: Path, kind: Any, default: Any
+) -> None:
+    """Rows of before must not keep anybody from signing in."""
+    demanding = (kind, default) if default is not None else (kind, dataclasses.field(default_factory=dict))
+    with SQLiteAdapter(file, user=model(odd=(kind | None, None))) as store:
+        token = store.create_session(user_id=store.create_user().id).session_token
+    with SQLiteAdapter(file, user=model(odd=demanding)) as store:
+        assert store.get_session_and_user(token).user.odd is None
 
 
 def test_adding_columns_touches_no_data(file: Path) -> None:

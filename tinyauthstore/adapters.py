@@ -78,6 +78,9 @@ AT_ONCE = 100
 WAL_INDEX_HEADER = 96
 """Bytes: SQLite's two copies of it, at the start of the -shm file."""
 
+MANY_DESCRIPTORS = 1000
+"""More are not searched: each takes about 3 microseconds, and somebody may be waiting."""
+
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
 
@@ -395,28 +398,35 @@ class _Recent:
     the oldest entry makes room.
     """
 
-    __slots__ = ("size", "found", "_tokens")
+    __slots__ = ("size", "found", "evictions", "_tokens")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self.evictions = 0
         self._tokens: dict[str, str] = {}  # by the session's id
 
-    # A signal's handler may raise between any two lines: what is in ``found`` is in ``_tokens`` all the while.
+    # A signal's handler may run, write and raise between any two lines: what is in ``found`` is in
+    # ``_tokens`` all the while, and what was read before an eviction is not kept after it.
 
-    def keep(self, token: str, found: SessionAndUser[Any, Any]) -> None:
+    def keep(self, token: str, found: SessionAndUser[Any, Any], evictions: int) -> None:
+        """Keep what was read when there had been so many ``evictions``."""
         if len(self.found) >= self.size:
             _, oldest = self.found.popitem(last=False)
             self._tokens.pop(oldest.session.id, None)
         self._tokens[found[0].id] = token
         self.found[token] = found
+        if self.evictions != evictions:
+            self.evict(found[0].id)
 
     def evict(self, session_id: str) -> None:
+        self.evictions += 1
         if (token := self._tokens.get(session_id)) is not None:
             self.found.pop(token, None)
             del self._tokens[session_id]
 
     def clear(self) -> None:
+        self.evictions += 1
         self.found.clear()
         self._tokens.clear()
 
@@ -661,14 +671,16 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
         changes = self._checked(SESSION, changes, fixed=fixed)
-        return self._rewrite_session(session_token, lambda session: dataclasses.replace(session, **changes))
+        return self._rewrite_session(
+            session_token, lambda session: dataclasses.replace(session, **changes) if changes else session
+        )
 
     def touch_session(self, session_token: str) -> SessionT | None:
         def extended(session: Any) -> Any:
             now = self._now()
             extended = _later(now, self._max_age)
             # Auth.js's rule, expires - max_age + update_age > now, in terms that cannot overflow.
-            if extended < _later(session.expires, self._update_age):
+            if extended == session.expires or extended < _later(session.expires, self._update_age):
                 return session
             return dataclasses.replace(session, expires=extended)
 
@@ -721,14 +733,17 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         return count
 
     def _rewrite_session(self, session_token: str, rewrite: Callable[[Any], Any]) -> SessionT | None:
-        """Replace a live session by ``rewrite(session)`` and return it with its token; None if there is none."""
+        """Replace a live session by ``rewrite(session)`` and return it with its token; None if there is none.
+
+        Nothing is written if that is the very same session.
+        """
         if not self._fits("session_token", session_token):
             return None
         # Most touches change nothing: find that out as cheaply as a look-up does, without the file's write lock.
         found = self._get_session_and_user(session_token)
         session: Any = None if found is None else self._live(found.session)
-        if session is None or (changed := self._within_absolute_age(rewrite(session))) is session or changed == session:
-            return session  # type: ignore[no-any-return]
+        if session is None or self._within_absolute_age(rewrite(session)) is session:
+            return session
         key = (self._digest(session_token),)
         with self.transaction():
             session = self._live(self._get(SESSION, key))
@@ -978,7 +993,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
 
     def _at_once(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
         """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
-        if self._copied_by_fork and not self._lock.acquire(blocking=False):
+        lock = self._lock  # which a child forked meanwhile, in a signal's handler, has replaced
+        if self._copied_by_fork and not lock.acquire(blocking=False):
             raise WouldWait
         try:
             self._hurry.on = True
@@ -986,7 +1002,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         finally:
             self._hurry.on = False
             if self._copied_by_fork:
-                self._lock.release()
+                lock.release()
 
     def _about_to_wait(self) -> None:
         """WouldWait, in a thread that must not."""
@@ -1093,7 +1109,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        if not self._locked_for_fork or (self._depth > 0 and not self._copied_by_fork):
+        if not self._locked_for_fork or self._holds_what_a_child_must_not():
             self._lost = functools.partial(
                 StorageError,
                 "this process was forked while a transaction was open in its parent: only the parent can"
@@ -1101,6 +1117,10 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
             )
         self._locked_for_fork = False
         self._lock = threading.RLock()
+
+    def _holds_what_a_child_must_not(self) -> bool:
+        """Whether fork() found a transaction that only the parent can finish."""
+        return self._depth > 0 and not self._copied_by_fork
 
     # -- storage: what differs between the stores
 
@@ -1251,14 +1271,16 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._reader: sqlite3.Connection | None = None
         self._version: Any = None  # of the data, before what is in _recent was read
         self._header = b""  # of the WAL index, before the version was asked for
-        self._shm: int | None = None  # SQLite's descriptor of it; -1: none that is surely SQLite's
+        self._shm = -1  # SQLite's descriptor of it; -1: none that is surely SQLite's
+        self._midway = False  # between a statement's first step and its last; read and written under the lock
         self._reader_lock = threading.Lock()
         try:
             if not self._copied_by_fork:
                 self._reach_file(create=synchronize)
+            file = self._file()
             self._connection = self._connect()
             self._prepare(synchronize)
-            self._version = self._row(DATA_VERSION)
+            self._watch(file)
         except BaseException:
             self._suspend(really=True)
             raise
@@ -1318,6 +1340,24 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             raise
         return connection
 
+    def _file(self) -> Any:
+        """What the path means just now: a device and an inode. None for a store in memory, or if it means nothing."""
+        if self._copied_by_fork:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _watch(self, file: Any) -> None:
+        """From here on be able to tell whether another connection has committed. ``file``: what the path meant
+        before the connection was made; if it means another one by now, its -shm may not be SQLite's."""
+        self._header = b""
+        self._version = self._row(DATA_VERSION)
+        shm = -1 if file is None else _descriptor_of(f"{os.path.realpath(self._path)}-shm")
+        self._shm = shm if file == self._file() else -1
+
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
         if self._copied_by_fork:  # new and ours alone: nothing to look at, which halves a test's set-up
@@ -1367,16 +1407,14 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         """
         deadline = None
         while True:
+            used = self._connection
             try:
-                cursor = (connection or self._connection).execute(sql, parameters)  # type: ignore[union-attr]
-                rows = cursor.fetchmany(AT_ONCE + 1)
-                if len(rows) > AT_ONCE:
-                    self._about_to_wait()
-                    rows += cursor.fetchall()
-                return rows
+                return self._rows(sql, parameters, connection)
             except UnicodeDecodeError:
                 garbled = True
             except sqlite3.Error as error:
+                if connection is None and used is not self._connection:
+                    continue  # a signal's handler called fork(), for which it was closed
                 # The message quotes the value, which may be a token: neither it nor the cause is passed on.
                 garbled = str(error).startswith("Could not decode")
                 now = time.monotonic()
@@ -1391,12 +1429,39 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
             time.sleep(random.uniform(0, 0.002))
 
+    def _rows(
+        self, sql: str, parameters: Sequence[Any], connection: sqlite3.Connection | None
+    ) -> list[Any]:
+        """One attempt of ``_run``, with SQLite's own errors."""
+        if connection is not None:  # the second one, which another lock guards
+            return self._fetched(connection, sql, parameters)
+        outer, self._midway = self._midway, True
+        try:
+            return self._fetched(self._connection or self._ready(), sql, parameters)
+        finally:
+            self._midway = outer
+
+    def _fetched(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        cursor = None
+        try:
+            cursor = connection.execute(sql, parameters)
+            rows = cursor.fetchmany(AT_ONCE + 1)
+            if len(rows) > AT_ONCE:
+                self._about_to_wait()
+                rows += cursor.fetchall()
+            return rows
+        finally:
+            cursor = None  # kept by the frames of an exception, it would show the connection the past for as long
+
     def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
+        outer, self._midway = self._midway, True
         try:
-            return self._connection.execute(sql, parameters).fetchone()  # type: ignore[union-attr]
+            return (self._connection or self._ready()).execute(sql, parameters).fetchone()
         except sqlite3.Error:
             return next(iter(self._run(sql, parameters)), None)
+        finally:
+            self._midway = outer
 
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -1415,30 +1480,34 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _trouble(self, what: str) -> StorageError:
         return StorageError(f"{self._path} {what}", path=self._path)
 
-    def _ready(self) -> None:
+    def _ready(self) -> sqlite3.Connection:
+        """The first connection, made anew if it was closed before a fork(). ClosedError."""
         self._require_open()
-        if self._connection is None:  # closed before a fork()
+        if self._connection is None:
+            file = self._file()
             self._connection = self._connect()
-            self._version = self._row(DATA_VERSION)
+            self._watch(file)
+        return self._connection
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
-        if not self._lock.acquire(blocking=self._copied_by_fork):
-            if not self._reader_lock.acquire(blocking=False):
+        lock, other = self._lock, self._reader_lock
+        if not lock.acquire(blocking=self._copied_by_fork):
+            if not other.acquire(blocking=False):
                 self._about_to_wait()
-                self._reader_lock.acquire()
+                other.acquire()
             try:
                 self._require_open()
                 if self._reader is None:
                     self._reader = self._connect(reader=True)
                 return self._run(sql, parameters, self._reader)
             finally:
-                self._reader_lock.release()
+                other.release()
         try:
             self._ready()
             return self._run(sql, parameters)
         finally:
-            self._lock.release()
+            lock.release()
 
     # -- storage
 
@@ -1463,17 +1532,17 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         # The hot path of every application: no generality that costs, each line measured.
-        if not self._lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
+        lock = self._lock
+        if not lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
             digest = self._digest(session_token)
             rows = self._read(self._schema.session_and_user, (digest,))
             return self._found(rows[0], session_token, digest) if rows else None
         try:
-            if self._connection is None:
-                self._ready()
             recent = self._recent
             found = recent.found.get(session_token)
             if found is not None and (self._copied_by_fork or self._still_true()):
                 return found
+            evictions = recent.evictions
             digest = self._digest(session_token)
             row = self._row(self._schema.session_and_user, (digest,))
             if row is None:
@@ -1482,23 +1551,27 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             if recent.size and self._depth == 0:
                 # Read after the version under which all is kept: had another connection committed in
                 # between, the next hit would see that. So a miss need not ask for the version.
-                recent.keep(session_token, found)
+                recent.keep(session_token, found, evictions)
             return found
         finally:
-            self._lock.release()
+            lock.release()
 
     def _still_true(self) -> bool:
         """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        if self._midway:  # in a signal's handler, amid a statement that shows the connection the past
+            return False
         header = self._wal_index_header()
         if header == self._header and header:
             return True
         version = self._row(DATA_VERSION)
-        self._header = header  # read before the version was asked for: while it stays, so does the version
-        if version == self._version:
-            return True
-        self._recent.clear()
-        self._version = version
-        return False
+        true: bool = version == self._version
+        if not true:
+            self._recent.clear()
+            self._version = version
+        # Last, for a signal's handler may raise between any two lines. It was read before the version was
+        # asked for: while the header stays, so does the version.
+        self._header = header
+        return true
 
     def _wal_index_header(self) -> bytes:
         """What ``PRAGMA data_version`` goes by: the start of the -shm file, which every commit changes; b"" if
@@ -1508,8 +1581,6 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         drops SQLite's locks. The pragma takes and drops a lock besides, which makes a hit three times as
         expensive. Source: SQLite, "WAL-mode File Format", 2.1 (two copies, equal unless one is being written).
         """
-        if self._shm is None:
-            self._shm = _descriptor_of(f"{os.path.realpath(self._path)}-shm")
         try:
             return os.pread(self._shm, WAL_INDEX_HEADER, 0) if self._shm >= 0 else b""
         except OSError:  # somebody closed it behind SQLite's back
@@ -1562,7 +1633,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _begin(self, depth: int) -> None:
         self._ready()
-        if depth == 0 and self._connection.in_transaction:  # type: ignore[union-attr]
+        if depth == 0 and self._connection is not None and self._connection.in_transaction:
             self._run("ROLLBACK")  # of a transaction whose owner was interrupted before it could begin
         self._run("BEGIN IMMEDIATE" if depth == 0 else f"SAVEPOINT s{depth}")
 
@@ -1599,12 +1670,19 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _before_fork(self) -> None:
         super()._before_fork()  # the two locks in the order in which close() takes them
-        self._reader_lock.acquire()  # held for a query at the most
-        if self._locked_for_fork and self._depth == 0:
+        # Held for a query at the most, but perhaps by this thread, below a signal's handler.
+        self._reader_locked_for_fork = self._reader_lock.acquire(timeout=FORK_PATIENCE)
+        connection = self._connection
+        amid = connection is not None and connection.in_transaction  # which begins before _depth says so
+        if self._locked_for_fork and self._reader_locked_for_fork and self._depth == 0 and not amid:
             self._suspend()
 
+    def _holds_what_a_child_must_not(self) -> bool:
+        return self._connection is not None and not self._copied_by_fork
+
     def _after_fork_in_parent(self) -> None:
-        self._reader_lock.release()
+        if self._reader_locked_for_fork:
+            self._reader_lock.release()
         super()._after_fork_in_parent()
 
     def _after_fork_in_child(self) -> None:
@@ -1622,8 +1700,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                     connection.close()
             self._reader = self._connection = None
             self._recent.clear()  # another connection's data_version is no measure for it
-            self._version = self._shm = None
-            self._header = b""
+            self._version, self._header, self._shm = None, b"", -1
 
     def _release(self) -> None:
         with self._reader_lock:
@@ -1638,14 +1715,15 @@ def _descriptor_of(path: str) -> int:
     found = []
     try:
         wanted = os.stat(path)
-        for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-            try:
-                if os.path.samestat(os.fstat(int(name)), wanted):
-                    found.append(int(name))
-            except OSError:  # the one that listed the directory
-                pass
+        names = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
     except OSError:
-        pass
+        return -1
+    for name in names if len(names) <= MANY_DESCRIPTORS else ():
+        try:
+            if os.path.samestat(os.fstat(int(name)), wanted):
+                found.append(int(name))
+        except OSError:  # the one that listed the directory
+            pass
     return found[0] if len(found) == 1 else -1
 
 
@@ -1770,6 +1848,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             found = recent.found.get(session_token)
             if found is not None:
                 return found
+            evictions = recent.evictions
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:
                 return None
@@ -1779,7 +1858,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             session = dataclasses.replace(session, session_token=session_token)
             found = SessionAndUser(fresh(session), fresh(user))
             if recent.size and self._depth == 0:
-                recent.keep(session_token, found)
+                recent.keep(session_token, found, evictions)
         return found
 
     def _get_owner(self, account: tuple[str, str]) -> UserT | None:

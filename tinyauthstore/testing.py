@@ -1804,6 +1804,15 @@ class CustomModelContract(Contract):
         assert rich.update_session(session.session_token, **change) == session
         assert rich.get_session_and_user(session.session_token) == (session, user)
 
+    def test_an_update_by_what_python_calls_equal_is_an_update(self, rich: Any) -> None:
+        """True is not 1 in JSON."""
+        user = rich.create_user(mapping={"admin": 1})
+        session = rich.create_session(user_id=user.id, mapping={"admin": 1})
+        rich.update_user(user.id, mapping={"admin": True})
+        rich.update_session(session.session_token, mapping={"admin": True})
+        found = rich.get_session_and_user(session.session_token)
+        assert [type(record.mapping["admin"]) for record in found] == [bool, bool]
+
     @pytest.mark.parametrize("name", KINDS)
     def test_none_clears_an_optional_field_and_no_other(self, rich: Any, name: str) -> None:
         """Where None does not fit, it is refused."""
