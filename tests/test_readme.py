@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
+import html
 import http.client
 import inspect
 import io
@@ -195,6 +196,20 @@ def test_the_two_commands_are_the_only_ones_shown_for_a_shell() -> None:
         "python -m tinyauthstore demo\n",
         "python -m pip install -e '.[test]' && python -m pytest\n",
     ]
+
+
+def test_the_charts_are_there_and_the_table_has_their_figures() -> None:
+    """In the first column, where a row has the name of a bar."""
+    drawn = (ROOT / "benchmarks" / "charts.svg").read_text(encoding="utf-8")
+    shown = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)]
+    ratios = {name: text.split()[0] for name, text in zip(shown, shown[1:]) if re.fullmatch(r"[\d.]+ +\(.*\)", text)}
+    rows = [re.split(r" *\| *", line)[1:3] for line in section("Speed").splitlines() if line.startswith("| ")]
+    compared = {name.partition(":")[0]: figure for name, figure in rows if name.partition(":")[0] in ratios}
+    assert len(compared) == 5
+    assert compared == {name: ratios[name] for name in compared}
+    assert "CPython 3.11.7, SQLite 3.40.1" in " ".join(shown)
+    assert "](benchmarks/charts.svg)" in section("Speed")
+    assert "`python -m benchmarks --peers --svg benchmarks/charts.svg`" in section("Speed")
 
 
 RUN_PYTEST = """
