@@ -1340,7 +1340,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             raise
         return connection
 
-    def _file(self) -> Any:
+    def _file(self) -> tuple[int, int] | None:
         """What the path means just now: a device and an inode. None for a store in memory, or if it means nothing."""
         if self._copied_by_fork:
             return None
@@ -1350,7 +1350,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             return None
         return found.st_dev, found.st_ino
 
-    def _watch(self, file: Any) -> None:
+    def _watch(self, file: tuple[int, int] | None) -> None:
         """From here on be able to tell whether another connection has committed. ``file``: what the path meant
         before the connection was made; if it means another one by now, its -shm may not be SQLite's."""
         self._header = b""
