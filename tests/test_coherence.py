@@ -1107,14 +1107,18 @@ def test_a_reopened_file_serves_what_was_changed_meanwhile(tmp_path: Path, path:
         assert {token for token, found in looks(store).items() if found is None} == {LAPTOP, PHONE}
 
 
-@pytest.mark.parametrize("door", ["_fetched", "_row"])
-def test_an_exception_that_is_kept_does_not_keep_a_statement_open(
-    tmp_path: Path, path: Path, door: str
-) -> None:
-    """Its frames would hold the cursor, and the connection would see the past until they are gone."""
+def every_line(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """0, 1, 2, ... without end, each with a new directory: the caller leaves when nothing happened at that line."""
     for line in itertools.count():
         folder = tmp_path / str(line)
         folder.mkdir()
+        yield line, folder
+
+
+@pytest.mark.parametrize("door", ["_fetched", "_row"])
+def test_an_exception_that_is_kept_does_not_keep_a_statement_open(tmp_path: Path, door: str) -> None:
+    """Its frames would hold the cursor, and the connection would see the past until they are gone."""
+    for line, folder in every_line(tmp_path):
         with household("file", folder) as store:
             call = {"_fetched": store.get_user, "_row": store.get_session_and_user}[door]
             with interrupted(line, {getattr(SQLiteAdapter, door).__code__}) as where:
@@ -1164,9 +1168,7 @@ kept: list[BaseException] = []
 def test_an_interruption_leaves_nothing_kept_that_no_write_evicts(
     kind: str, what: str, tmp_path: Path
 ) -> None:
-    for line in itertools.count():
-        folder = tmp_path / str(line)
-        folder.mkdir()
+    for line, folder in every_line(tmp_path):
         with household(kind, folder, cache_size=1) as store:
             store.get_session_and_user(PHONE)
             if what == "evict":
@@ -1186,10 +1188,8 @@ def test_an_interruption_leaves_nothing_kept_that_no_write_evicts(
 
 
 @pytest.mark.parametrize("kind", ["file", "pragma"])
-def test_an_interruption_of_the_validation_proves_nothing(kind: str, tmp_path: Path, path: Path) -> None:
-    for line in itertools.count():
-        folder = tmp_path / str(line)
-        folder.mkdir()
+def test_an_interruption_of_the_validation_proves_nothing(kind: str, tmp_path: Path) -> None:
+    for line, folder in every_line(tmp_path):
         with household(kind, folder) as store:
             looks(store)
             looks(store)
@@ -1289,9 +1289,7 @@ def test_a_look_up_goes_on_after_a_fork_amid_it(tmp_path: Path, call: str) -> No
         "a miss": lambda: store.get_session_and_user(OTHERS),
         "a user": lambda: store.get_user("ada"),
     }
-    for line in itertools.count():
-        folder = tmp_path / str(line)
-        folder.mkdir()
+    for line, folder in every_line(tmp_path):
         with household("file", folder) as store:
             store.get_session_and_user(LAPTOP)
             expected = calls[call]()
@@ -1310,9 +1308,7 @@ def test_a_look_up_goes_on_after_a_fork_amid_it(tmp_path: Path, call: str) -> No
 @needs_fork
 @apart
 def test_a_write_goes_on_after_a_fork_amid_it(tmp_path: Path) -> None:
-    for line in itertools.count():
-        folder = tmp_path / str(line)
-        folder.mkdir()
+    for line, folder in every_line(tmp_path):
         with household("file", folder) as store:
             with forking(line, both=False) as children:
                 store.update_user("ada", name="Lovelace")
