@@ -375,7 +375,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def household(kind: str, folder: Path, **options: Any) -> Iterator[Store]:
-    """A store with three sessions, nothing kept."""
+    """A store with three sessions, nothing kept; but each was looked up, so that the next look-up keeps it."""
     new_tokens = map("token {}".format, itertools.count())
     given = {"session": Device, "clock": FrozenClock(), "new_token": lambda: next(new_tokens)}
     with STORES[kind](folder, **given | options) as store:
@@ -383,6 +383,7 @@ def household(kind: str, folder: Path, **options: Any) -> Iterator[Store]:
         store.create_user(id="grace", email="grace@example.com", name="Grace")
         for token in TOKENS:
             store.create_session(user_id=token.partition("'")[0], session_token=token)
+        looks(store)
         yield store
 
 
@@ -660,6 +661,36 @@ def test_another_connections_commit_costs_one_more_read_of_each_session(
     assert counts == [[ASK, READ, READ, READ], again]
 
 
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_what_another_connections_commit_left_alone_is_not_decoded_again(
+    kind: str, tmp_path: Path, path: Path
+) -> None:
+    with household(kind, tmp_path) as store:
+        before = looks(store)
+        raw(path, "UPDATE users SET name = 'Hopper' WHERE id = 'grace'")
+        after = looks(store)
+    assert [token for token in TOKENS if after[token] is not before[token]] == [OTHERS]
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_a_session_that_is_read_again_pushes_out_no_other(kind: str, tmp_path: Path, path: Path) -> None:
+    with household(kind, tmp_path, cache_size=len(TOKENS)) as store:
+        looks(store)
+        raw(path, "UPDATE users SET name = 'Hopper' WHERE id = 'grace'")
+        store.get_session_and_user(OTHERS)
+        assert set(store._recent.found) == set(TOKENS)
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_what_another_connection_deleted_leaves_no_trace(kind: str, tmp_path: Path, path: Path) -> None:
+    with household(kind, tmp_path) as store:
+        looks(store)
+        raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
+        looks(store)
+        recent = store._recent
+        assert [list(recent.found), list(recent._tokens.values())] == [[OTHERS], [OTHERS]]
+
+
 @needs_header
 def test_a_write_of_ones_own_costs_one_question_and_no_read_of_other_sessions(tmp_path: Path) -> None:
     ran: list[str] = []
@@ -818,7 +849,8 @@ def test_a_commit_just_after_the_version_was_asked_for_is_seen_by_the_next_look_
 def test_no_more_than_cache_size_are_kept_and_the_newest_are(kind: str, tmp_path: Path) -> None:
     with household(kind, tmp_path, cache_size=3) as store:
         tokens = [store.create_session(user_id="ada").session_token for _ in range(6)]
-        first = {token: store.get_session_and_user(token) for token in tokens}
+        for _ in range(2):  # the first time keeps nothing
+            first = {token: store.get_session_and_user(token) for token in tokens}
         again = {token: store.get_session_and_user(token) for token in reversed(tokens)}
     assert [token for token in tokens if again[token] is first[token]] == tokens[-3:]
 
@@ -839,6 +871,24 @@ def test_what_was_pushed_out_is_kept_again_and_still_evicted(kind: str, tmp_path
         assert store.get_session_and_user(LAPTOP) is kept
         store.update_session(LAPTOP, step=1)
         assert session_of(store, LAPTOP).step == 1
+
+
+@each_store
+def test_a_session_is_kept_from_its_second_look_up_on(kind: str, tmp_path: Path) -> None:
+    with household(kind, tmp_path) as store:
+        token = store.create_session(user_id="ada").session_token
+        first, second, third = (store.get_session_and_user(token) for _ in range(3))
+    assert first == second == third
+    assert first is not second is third
+
+
+@each_store
+def test_few_tokens_that_were_looked_up_once_are_remembered(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "FEW_TOKENS", 2)
+    with household(kind, tmp_path, cache_size=1) as store:
+        assert store._recent._asked == {OTHERS}
 
 
 @each_store
@@ -901,7 +951,7 @@ def test_a_lowered_absolute_age_counts_for_kept_sessions(
     (tmp_path / "new").mkdir()
     with STORES[kind](tmp_path / "new", clock=clock, session=Device, session_absolute_age=60) as store:
         store.restore(old)
-        for _ in range(2):
+        for _ in range(3):
             assert session_of(store, LAPTOP).expires == START + timedelta(seconds=60)
         clock.tick(seconds=60, microseconds=-1)
         assert session_of(store, LAPTOP).session_token == LAPTOP
@@ -1134,7 +1184,7 @@ class Interrupted(BaseException):
     """As a signal's handler raises it: between any two lines."""
 
 
-KEEPING = {vars(adapters._Recent)[name].__code__ for name in ("keep", "evict", "clear")}
+KEEPING = {vars(adapters._Recent)[name].__code__ for name in ("keep", "evict", "doubt", "clear")}
 KEEPING.add(SQLiteAdapter._still_true.__code__)
 
 
@@ -1142,25 +1192,37 @@ KEEPING.add(SQLiteAdapter._still_true.__code__)
 def interrupted(line: int, codes: set[CodeType] = KEEPING) -> Iterator[list[str]]:
     """Raises ``Interrupted`` before that line that runs in ``codes``, and swallows it; yields where. The exception
     lives on until the end of the next one."""
+
+    def handler() -> None:
+        raise Interrupted
+
+    try:
+        with signalled(line, codes, handler) as where:
+            yield where
+    except Interrupted as error:
+        kept[:] = [error]
+
+
+kept: list[BaseException] = []
+
+
+@contextmanager
+def signalled(line: int, codes: set[CodeType], handler: Callable[[], Any]) -> Iterator[list[str]]:
+    """Calls ``handler`` before that line that runs in ``codes``; yields where."""
     countdown, where = itertools.count(line, -1), []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         if event == "line" and frame.f_code in codes and next(countdown) == 0:
             where.append(frame.f_code.co_name)
-            raise Interrupted
+            handler()
         return trace if event == "line" or frame.f_code in codes else None
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         yield where
-    except Interrupted as error:
-        kept[:] = [error]
     finally:
         sys.settrace(before)
-
-
-kept: list[BaseException] = []
 
 
 @each_store
@@ -1211,8 +1273,22 @@ def test_what_was_read_before_an_eviction_is_not_kept_after_it(kind: str, tmp_pa
         assert store.get_session_and_user(LAPTOP) is None
 
 
+@each_store
+def test_what_was_read_before_all_was_restored_is_not_kept(kind: str, tmp_path: Path) -> None:
+    def handler() -> None:
+        store.restore(old)
+        store.get_session_and_user(LAPTOP)
+
+    with household(kind, tmp_path) as store:
+        old = store.snapshot()
+        store.update_session(LAPTOP, step=1)
+        with before_keeping(handler):
+            assert session_of(store, LAPTOP).step == 1
+        assert session_of(store, LAPTOP).step == 0
+
+
 @pytest.mark.parametrize("kind", ["file", "pragma"])
-def test_what_was_read_before_all_was_forgotten_is_not_kept(kind: str, tmp_path: Path, path: Path) -> None:
+def test_what_was_read_before_all_was_doubted_is_not_kept_as_sure(kind: str, tmp_path: Path, path: Path) -> None:
     def handler() -> None:
         raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
         store.get_session_and_user(OTHERS)
@@ -1222,6 +1298,25 @@ def test_what_was_read_before_all_was_forgotten_is_not_kept(kind: str, tmp_path:
         with before_keeping(handler):
             store.get_session_and_user(LAPTOP)
         assert store.get_session_and_user(LAPTOP) is None
+
+
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_a_look_up_by_a_signals_handler_hides_no_commit_from_the_one_it_interrupts(
+    kind: str, tmp_path: Path
+) -> None:
+    """What was revoked before the call began, the handler notices; the call must not think all is well by then."""
+    codes = {SQLiteAdapter._get_session_and_user.__code__, SQLiteAdapter._still_true.__code__}
+    for line, folder in every_line(tmp_path):
+        with household(kind, folder) as store:
+            looks(store)
+            looks(store)
+            raw(folder / "auth.db", "DELETE FROM sessions WHERE user_id = 'ada'")
+            with signalled(line, codes, lambda: store.get_session_and_user(OTHERS)) as where:
+                assert store.get_session_and_user(LAPTOP) is None
+            assert store.get_session_and_user(LAPTOP) is None
+        if not where:
+            break
+    assert line > 10
 
 
 @contextmanager

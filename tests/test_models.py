@@ -34,7 +34,6 @@ from tinyauthstore import (
 from tinyauthstore.models import (
     KINDS,
     MAX_KEY_LENGTH,
-    QUICK,
     dump_json,
     email_key,
     fields_of,
@@ -42,6 +41,7 @@ from tinyauthstore.models import (
     load_json,
     session_id,
     storable,
+    unfrozen,
 )
 from tinyauthstore.testing import (
     CUSTOM,
@@ -65,22 +65,30 @@ AUTHENTICATOR = Authenticator("cred", "1", "cred", "a2V5", 7, "singleDevice", Tr
 EXAMPLES = [USER, ACCOUNT, SESSION, TOKEN, AUTHENTICATOR]
 SECRETS = {"refresh_token", "access_token", "id_token", "session_state", "extra", "session_token", "token"}
 
-QUICKLY_MADE = [
-    QUICK[type(record)](*(getattr(record, f.name) for f in fields_of(type(record)))) for record in (USER, SESSION)
-]
+
+def filled_in(record: Any) -> Any:
+    """The same record, made as a look-up makes it: field by field."""
+    made: Any = object.__new__(unfrozen(type(record)))
+    for f in fields_of(type(record)):
+        setattr(made, f.name, getattr(record, f.name))
+    made.__class__ = type(record)
+    return made
+
+
+FILLED_IN = list(map(filled_in, EXAMPLES))
 
 each_record = pytest.mark.parametrize(
-    "record", EXAMPLES + QUICKLY_MADE, ids=lambda record: type(record).__name__
+    "record", EXAMPLES + FILLED_IN, ids=lambda record: type(record).__name__
 )
 
 
 # --- records ----------------------------------------------------------------------------------
 
 
-def test_a_quickly_made_record_is_none_other() -> None:
+def test_a_record_that_was_filled_in_is_none_other() -> None:
     """Same type, same fields."""
-    assert QUICKLY_MADE == [USER, SESSION]
-    assert {type(record) for record in QUICKLY_MADE} == {User, Session} == set(QUICK)
+    assert FILLED_IN == EXAMPLES
+    assert list(map(type, FILLED_IN)) == list(map(type, EXAMPLES))
 
 
 @each_record

@@ -81,6 +81,9 @@ WAL_INDEX_HEADER = 96
 MANY_DESCRIPTORS = 1000
 """More are not searched: each takes about 3 microseconds, and somebody may be waiting."""
 
+FEW_TOKENS = 1000
+"""So many are remembered as looked up once, however few sessions are to be kept."""
+
 FORK_PATIENCE = 5.0
 """Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
 
@@ -394,28 +397,39 @@ class _Recent:
     """Sessions just looked up, with their users, by the token that was presented.
 
     Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
-    rolled back), and clears all when somebody else may have written. Absence is never kept. When full,
-    the oldest entry makes room.
+    rolled back), and doubts all when somebody else may have written: what is doubted is read again, and
+    decoded again only if it reads differently. Absence is never kept, nor what is looked up for the first
+    time: many have no second, and keeping costs a tenth of a query. When full, the oldest entry makes room.
     """
 
-    __slots__ = ("size", "found", "evictions", "_tokens")
+    __slots__ = ("size", "found", "doubts", "evictions", "_tokens", "_asked")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.found: OrderedDict[str, SessionAndUser[Any, Any]] = OrderedDict()
+        self.found: OrderedDict[str, tuple[SessionAndUser[Any, Any], int, bytes, Any]] = OrderedDict()
+        """What was found, the number of ``doubts`` when it was read, the token's digest, the bare row."""
+        self.doubts = 0
         self.evictions = 0
         self._tokens: dict[str, str] = {}  # by the session's id
+        self._asked: set[str] = set()  # tokens that were looked up
 
     # A signal's handler may run, write and raise between any two lines: what is in ``found`` is in
-    # ``_tokens`` all the while, and what was read before an eviction is not kept after it.
+    # ``_tokens`` all the while, and what was read before an eviction or a doubt is not kept after it.
 
-    def keep(self, token: str, found: SessionAndUser[Any, Any], evictions: int) -> None:
-        """Keep what was read when there had been so many ``evictions``."""
-        if len(self.found) >= self.size:
+    def keep(
+        self, token: str, found: SessionAndUser[Any, Any], evictions: int, digest: bytes = b"", row: Any = None
+    ) -> None:
+        """Keep what was read when there had been so many ``evictions``, unless this is the first time."""
+        if token not in self._asked:
+            if len(self._asked) >= max(self.size, FEW_TOKENS):
+                self._asked.clear()
+            self._asked.add(token)
+            return
+        if len(self.found) >= self.size and token not in self.found:
             _, oldest = self.found.popitem(last=False)
-            self._tokens.pop(oldest.session.id, None)
+            self._tokens.pop(oldest[0].session.id, None)
         self._tokens[found[0].id] = token
-        self.found[token] = found
+        self.found[token] = (found, self.doubts, digest, row)
         if self.evictions != evictions:
             self.evict(found[0].id)
 
@@ -425,10 +439,15 @@ class _Recent:
             self.found.pop(token, None)
             del self._tokens[session_id]
 
+    def doubt(self) -> None:
+        self.evictions += 1
+        self.doubts += 1
+
     def clear(self) -> None:
         self.evictions += 1
         self.found.clear()
         self._tokens.clear()
+        self._asked.clear()
 
 
 class WouldWait(Exception):
@@ -469,8 +488,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
-        ``cache_size``: how many sessions just looked up are kept in this process's memory, and served
-        only while nobody has written since; 0: none.
+        ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on,
+        and served only while nobody has written since (else they are read again); 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -1539,25 +1558,32 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             return self._found(rows[0], session_token, digest) if rows else None
         try:
             recent = self._recent
-            found = recent.found.get(session_token)
-            if found is not None and (self._copied_by_fork or self._still_true()):
-                return found
+            kept = recent.found.get(session_token)
+            if kept is None:
+                known, digest = None, self._digest(session_token)
+            else:
+                found, doubts, digest, known = kept
+                if doubts == recent.doubts and (self._copied_by_fork or self._still_true()):
+                    if doubts == recent.doubts:  # still, for a signal's handler may have looked something up
+                        return found
             evictions = recent.evictions
-            digest = self._digest(session_token)
             row = self._row(self._schema.session_and_user, (digest,))
             if row is None:
+                if kept is not None:
+                    recent.evict(session_id(digest))
                 return None
-            found = self._found(row, session_token, digest)
+            if row != known:
+                found = self._found(row, session_token, digest)
             if recent.size and self._depth == 0:
                 # Read after the version under which all is kept: had another connection committed in
                 # between, the next hit would see that. So a miss need not ask for the version.
-                recent.keep(session_token, found, evictions)
+                recent.keep(session_token, found, evictions, digest, row)
             return found
         finally:
             lock.release()
 
     def _still_true(self) -> bool:
-        """Whether no other connection has committed since; if one has, all that was kept is forgotten."""
+        """Whether no other connection has committed since; if one has, all that was kept is doubted."""
         if self._midway:  # in a signal's handler, amid a statement that shows the connection the past
             return False
         header = self._wal_index_header()
@@ -1566,7 +1592,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         version = self._row(DATA_VERSION)
         true: bool = version == self._version
         if not true:
-            self._recent.clear()
+            self._recent.doubt()
             self._version = version
         # Last, for a signal's handler may raise between any two lines. It was read before the version was
         # asked for: while the header stays, so does the version.
@@ -1845,9 +1871,9 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         with self._lock:
             self._require_open()
             recent = self._recent
-            found = recent.found.get(session_token)
-            if found is not None:
-                return found
+            kept = recent.found.get(session_token)
+            if kept is not None:
+                return kept[0]
             evictions = recent.evictions
             session = self._shelves[SESSION].records.get((self._digest(session_token),))
             if session is None:

@@ -20,14 +20,14 @@ A custom model's fields are ordinary columns with their default, so that any SQL
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from .errors import InvalidFieldError
 from .models import (
     ENTITIES,
-    QUICK,
+    RECORDS,
     SESSION,
     USER,
     UTC,
@@ -40,6 +40,7 @@ from .models import (
     fields_of,
     load_json,
     session_id,
+    unfrozen,
 )
 
 APPLICATION_ID = 0x74415553
@@ -77,11 +78,11 @@ def from_microseconds(number: int) -> datetime:
 
 
 class Codec(NamedTuple):
-    """A kind's SQL type, and how its values become that and come back (None: as they are)."""
+    """A kind's SQL type, how its values become that, and the source of how they come back (None: as they are)."""
 
     sql_type: str
     encode: Callable[[Any], Any] | None = None
-    decode: Callable[[Any], Any] | None = None
+    decode: str | None = None
 
 
 def _container(kind: type, text: str) -> Any:
@@ -96,11 +97,15 @@ CODECS = {
     "text": Codec("TEXT"),
     "integer": Codec("INTEGER"),
     "real": Codec("REAL"),
-    "boolean": Codec("INTEGER", int, bool),
+    "boolean": Codec("INTEGER", int, "bool({0})"),
     "bytes": Codec("BLOB"),
-    "datetime": Codec("INTEGER", to_microseconds, from_microseconds),
-    "object": Codec("TEXT", dump_json, functools.partial(_container, dict)),
-    "array": Codec("TEXT", dump_json, functools.partial(_container, list)),
+    "datetime": Codec(
+        "INTEGER",
+        to_microseconds,  # and back by the usual case of from_microseconds, without the call: three to a look-up
+        "from_timestamp({0} / 1e6, UTC) if 0 <= {0} < EXACT else from_microseconds({0})",
+    ),
+    "object": Codec("TEXT", dump_json, "container(dict, {0})"),
+    "array": Codec("TEXT", dump_json, "container(list, {0})"),
 }
 
 DERIVED = {"email_key": Codec("TEXT"), "identifier_key": Codec("TEXT"), "token_digest": Codec("BLOB")}
@@ -252,36 +257,46 @@ class Table:
     @functools.cached_property
     def record(self) -> Callable[[Sequence[Any]], Any]:
         """The record that a row of ``selected`` columns holds; a token in it is withheld."""
-        return _compiled("row", self.cells(), self.call({"id": f"session_id({self.cell('token_digest')})"}), [self])
+        return _compiled("row", self.cells(), self.made(), self.entity.name, [self])
 
-    def selected(self, prefix: str = "", *, digest: bool = True) -> list[str]:
+    def selected(self, prefix: str = "", *, skip: Sequence[str] = ()) -> list[str]:
         """The columns of a row that ``record`` takes: the stored fields, and the digest that an id is made of."""
-        return [prefix + quoted(name) for name in self._selected(digest)]
+        return [prefix + quoted(name) for name in self._selected(skip)]
 
-    def cells(self, *, digest: bool = True) -> list[str]:
-        """The names in ``call`` for the values of ``selected``."""
-        return [self.cell(name) for name in self._selected(digest)]
+    def cells(self, *, skip: Sequence[str] = ()) -> list[str]:
+        """The names in ``made`` for the values of ``selected``."""
+        return [self.cell(name) for name in self._selected(skip)]
 
     def cell(self, column: str) -> str:
         """A name that is nothing else's in ``_compiled``, whatever a custom field is called."""
         return f"{self.entity.plural}_{column}"
 
-    def _selected(self, digest: bool) -> list[str]:
-        return [*(f.name for f in self._stored), *["token_digest"] * (digest and "id" in self.entity.withheld)]
+    def _selected(self, skip: Sequence[str]) -> list[str]:
+        names = [*(f.name for f in self._stored), *["token_digest"] * ("id" in self.entity.withheld)]
+        return [name for name in names if name not in skip]
 
-    def call(self, given: Mapping[str, str]) -> str:
-        """Source: the call that makes a record of ``cells``, the fields ``given`` being taken from elsewhere."""
-        arguments = []
-        for f in self._fields:
-            value = given.get(f.name, "''") if f.name in self.entity.withheld else self._decoded(f)
-            arguments.append(f"{f.name}={value}" if self._keyword_only else value)
-        return f"{self.entity.name}({', '.join(arguments)})"
+    def made(self, **given: str) -> list[str]:
+        """Source: the lines that make a record of ``cells``, the fields ``given`` being taken from elsewhere.
+
+        A model of somebody else's may do things of its own in ``__init__``. Ours are frozen dataclasses, which
+        fill themselves in through ``object.__setattr__``, field by field: three times as slow as this.
+        """
+        values = {f.name: given.get(f.name) or self._decoded(f) for f in self._fields}
+        record, model = self.entity.name, f"{self.entity.name}_model"
+        if self.model in RECORDS:
+            filled = [f"{record}.{name} = {value}" for name, value in values.items()]
+            return [f"{record} = new({model}_unfrozen)", *filled, f"{record}.__class__ = {model}"]
+        if self._keyword_only:
+            return [f"{record} = {model}({', '.join(f'{name}={value}' for name, value in values.items())})"]
+        return [f"{record} = {model}({', '.join(values.values())})"]
 
     def _decoded(self, f: Field) -> str:
         cell, codec = self.cell(f.name), CODECS[f.kind.name]
+        if f.name in self.entity.withheld:
+            return f"session_id({self.cell('token_digest')})" if f.name == "id" else "''"
         if codec.decode is None:
             return cell
-        return f"None if {cell} is None else {f.kind.name}({cell})"  # also where an older model was optional
+        return f"None if {cell} is None else {codec.decode.format(cell)}"  # also where an older model was optional
 
     def row(self, key: Sequence[Any], record: Any) -> list[Any]:
         """The parameters of ``put``."""
@@ -294,29 +309,47 @@ class Table:
         return row
 
 
-def _compiled(parameters: str, cells: Sequence[str], result: str, tables: Iterable[Table]) -> Callable[..., Any]:
-    """The function of ``row`` (and other ``parameters``) that names its cells and returns ``result``, all source.
+def _compiled(
+    parameters: str, cells: Sequence[str], body: Iterable[str], result: str, tables: Iterable[Table]
+) -> Callable[..., Any]:
+    """The function of ``row`` (and other ``parameters``) that names its cells, runs the ``body`` and returns
+    the ``result``, all source.
 
     As the standard library makes the ``__init__`` of a dataclass. A loop over fields and decoders, with the
     records' own constructors, took twice as long, which made a look-up 20 % slower.
     """
-    names: dict[str, Any] = {kind: codec.decode for kind, codec in CODECS.items()}
-    names |= {table.entity.name: QUICK.get(table.model, table.model) for table in tables}
-    names |= {"session_id": session_id, "SessionAndUser": SessionAndUser}
-    exec(f"def read({parameters}):\n    {', '.join(cells)}, = row\n    return {result}", names)
+    names: dict[str, Any] = {
+        "new": object.__new__,
+        "new_tuple": tuple.__new__,
+        "SessionAndUser": SessionAndUser,
+        "session_id": session_id,
+        "container": _container,
+        "from_microseconds": from_microseconds,
+        "from_timestamp": _from_timestamp,
+        "EXACT": _EXACT,
+        "UTC": UTC,
+    }
+    for table in tables:
+        names[f"{table.entity.name}_model"] = table.model
+        if table.model in RECORDS:
+            names[f"{table.entity.name}_model_unfrozen"] = unfrozen(table.model)
+    lines = [f"def read({parameters}):", f"{', '.join(cells)}, = row", *body, f"return {result}"]
+    exec("\n    ".join(lines), names)
     read: Callable[..., Any] = names["read"]
     return read
 
 
 class Schema:
-    """The tables for a set of models, and the one statement that spans two of them."""
+    """The tables for a set of models, and the statements that span two of them."""
+
+    _NOT_READ = ("token_digest", "user_id")  # of a session found by its digest, joined to its user
 
     def __init__(self, models: Iterable[type[Record]]) -> None:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
         self.create = [statement for table in self.tables.values() for statement in table.create()]
         session, user = self.tables[SESSION], self.tables[USER]
         self.session_and_user = (
-            f"SELECT {', '.join([*session.selected('s.', digest=False), *user.selected('u.')])}"
+            f"SELECT {', '.join([*session.selected('s.', skip=self._NOT_READ), *user.selected('u.')])}"
             " FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?"
         )
         self.user_by_account = (
@@ -328,11 +361,14 @@ class Schema:
     def found(self) -> Callable[[Sequence[Any], str, bytes], SessionAndUser[Any, Any]]:
         """The records that a row of ``session_and_user`` holds, given the token presented and its digest."""
         session, user = self.tables[SESSION], self.tables[USER]
-        given = {"session_token": "session_token", "id": "session_id(digest)"}
         return _compiled(
             "row, session_token, digest",
-            [*session.cells(digest=False), *user.cells()],
-            f"SessionAndUser({session.call(given)}, {user.call({})})",
+            [*session.cells(skip=self._NOT_READ), *user.cells()],
+            [
+                *session.made(session_token="session_token", id="session_id(digest)", user_id=user.cell("id")),
+                *user.made(),
+            ],
+            "new_tuple(SessionAndUser, (session, user))",
             [session, user],
         )
 
