@@ -20,7 +20,7 @@ import pytest
 from support import apart, every_connection, exit_code, fork, furnish, link, register, run_python
 
 from tinyauthstore import AuthStoreError, MemoryAdapter, SQLiteAdapter, StorageError, User, connect
-from tinyauthstore.schema import USER_VERSION
+from tinyauthstore.schema import USER_VERSION, schema_for
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -665,6 +665,46 @@ def test_check_finds_nothing_in_a_sound_file(path: Path, large: bytes) -> None:
     path.write_bytes(large)
     with SQLiteAdapter(path) as store:
         assert store.check() == []
+
+
+# --- no file ----------------------------------------------------------------------------------
+
+
+class Elder(sqlite3.Connection):
+    """Of a Python whose SQLite cannot serialize."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("serialize", "deserialize"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+def definitions(store: Any) -> list[Any]:
+    """All that there is in a store's database, and the settings that make it ours."""
+    found = store._connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    return [*found, *(store._connection.execute(f"PRAGMA {name}").fetchall() for name in ("foreign_keys", "encoding"))]
+
+
+@pytest.mark.parametrize("kind", [sqlite3.Connection, Elder])
+@pytest.mark.parametrize("model", [User, Member])
+def test_every_store_in_memory_is_made_like_a_file(path: Path, model: type[User], kind: type) -> None:
+    schema_for.cache_clear()
+    with every_connection(kind), SQLiteAdapter(path, user=model) as in_a_file:
+        for _ in range(3):
+            with SQLiteAdapter(":memory:", user=model) as store:
+                assert definitions(store) == definitions(in_a_file)
+                furnish(store)
+                assert store.check() == []
+
+
+def test_stores_in_memory_share_nothing() -> None:
+    with SQLiteAdapter(":memory:") as first, SQLiteAdapter(":memory:") as second:
+        furnish(first)
+        with SQLiteAdapter(":memory:") as third:
+            assert [store.get_user("ada") for store in (second, third)] == [None, None]
+        furnish(second)
+        first.delete_user("ada")
+        assert second.get_user("ada") is not None
 
 
 # --- connect ----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ import weakref
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from types import GenericAlias, TracebackType
@@ -1379,9 +1379,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
-        if self._copied_by_fork:  # new and ours alone: nothing to look at, which halves a test's set-up
-            for statement in ("BEGIN", *self._schema.create, "COMMIT"):
-                self._run(statement)
+        if self._copied_by_fork:  # new and ours alone: nothing to look at
+            self._fill()
             return
         self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
@@ -1413,6 +1412,21 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             # Somebody else may have been faster: what is missing counts under the lock only.
             for statement in (*self._schema.differences(self._run(INSPECT))[0], *MARK, "COMMIT"):
                 self._run(statement)
+
+    def _fill(self) -> None:
+        """Make the tables of a new store in memory: the first for its models by DDL, the others as copies of its
+        pages, in a third of the time, which is a test's set-up."""
+        connection: Any = self._connection
+        schema = self._schema
+        if schema.pages is None:
+            for statement in ("BEGIN", *schema.create, "COMMIT"):
+                self._run(statement)
+            schema.pages = connection.serialize() if hasattr(connection, "serialize") else None
+        else:
+            # By way of another: a database that was itself deserialized is slower to write and ends at 1 GiB.
+            with closing(sqlite3.connect(":memory:")) as first:
+                first.deserialize(schema.pages)
+                first.backup(connection)
 
     # -- the one door to SQLite
 

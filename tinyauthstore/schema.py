@@ -347,6 +347,8 @@ class Schema:
     def __init__(self, models: Iterable[type[Record]]) -> None:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
         self.create = [statement for table in self.tables.values() for statement in table.create()]
+        self.pages: bytes | None = None
+        """A database with these tables, empty, once there was one."""
         session, user = self.tables[SESSION], self.tables[USER]
         self.session_and_user = (
             f"SELECT {', '.join([*session.selected('s.', skip=self._NOT_READ), *user.selected('u.')])}"
