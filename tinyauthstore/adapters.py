@@ -1380,7 +1380,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
         if self._copied_by_fork:  # new and ours alone: nothing to look at
-            self._fill()
+            self._make_tables()
             return
         self._run("BEGIN")  # one look: another process may be making the file right now
         application_id, user_version = (
@@ -1413,7 +1413,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             for statement in (*self._schema.differences(self._run(INSPECT))[0], *MARK, "COMMIT"):
                 self._run(statement)
 
-    def _fill(self) -> None:
+    def _make_tables(self) -> None:
         """Make the tables of a new store in memory: the first for its models by DDL, the others as copies of its
         pages, in a third of the time, which is a test's set-up."""
         connection: Any = self._connection
