@@ -11,7 +11,7 @@ WARM = Bar(0.5)
 """Session by token, SQLite file, warm, coherent across processes, to the bare SELECT ... JOIN."""
 
 COLD = Bar(1.6)
-"""The same with nothing kept, the validation included; also the worst that other writers may make of it."""
+"""The same with nothing kept; also the worst that other writers may make of it, the validation included."""
 
 UNCACHED = Bar(1.35)
 """The same with ``cache_size=0``."""

@@ -679,22 +679,65 @@ class Elder(sqlite3.Connection):
         return super().__getattribute__(name)
 
 
-def definitions(store: Any) -> list[Any]:
+SETTINGS = ("foreign_keys", "secure_delete", "temp_store", "trusted_schema", "synchronous", "encoding")
+
+
+def made(store: Any) -> list[Any]:
     """All that there is in a store's database, and the settings that make it ours."""
     found = store._connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    return [*found, *(store._connection.execute(f"PRAGMA {name}").fetchall() for name in ("foreign_keys", "encoding"))]
+    return [*found, *(store._connection.execute(f"PRAGMA {name}").fetchall() for name in SETTINGS)]
 
 
 @pytest.mark.parametrize("kind", [sqlite3.Connection, Elder])
 @pytest.mark.parametrize("model", [User, Member])
 def test_every_store_in_memory_is_made_like_a_file(path: Path, model: type[User], kind: type) -> None:
-    schema_for.cache_clear()
+    schema_for.cache_clear()  # so that the first one here is the first for its models
     with every_connection(kind), SQLiteAdapter(path, user=model) as in_a_file:
         for _ in range(3):
             with SQLiteAdapter(":memory:", user=model) as store:
-                assert definitions(store) == definitions(in_a_file)
-                furnish(store)
-                assert store.check() == []
+                assert made(store) == made(in_a_file)
+
+
+def test_a_store_in_memory_that_is_not_the_first_is_sound() -> None:
+    for _ in range(3):
+        with SQLiteAdapter(":memory:") as store:
+            furnish(store)
+            assert store.check() == []
+
+
+def test_only_the_first_store_in_memory_runs_ddl() -> None:
+    ran: list[str] = []
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.set_trace_callback(ran.append)
+
+    schema_for.cache_clear()
+    counts = []
+    with every_connection(Traced):
+        for _ in range(3):
+            ran.clear()
+            SQLiteAdapter(":memory:").close()
+            counts.append(sum(sql.startswith("CREATE TABLE") for sql in ran))
+    assert counts == [5, 0, 0]
+
+
+def test_a_store_in_memory_is_no_deserialized_one() -> None:
+    """Such a one cannot grow beyond 1 GiB; it has a name of its own."""
+    for _ in range(2):
+        with SQLiteAdapter(":memory:") as store:
+            assert store._connection.execute("PRAGMA database_list").fetchall() == [(0, "main", "")]
+
+
+def test_a_failure_to_make_a_store_in_memory_is_a_storage_error() -> None:
+    class Failing(sqlite3.Connection):
+        def backup(self, *given: Any, **options: Any) -> None:
+            raise sqlite3.OperationalError("out of memory")
+
+    SQLiteAdapter(":memory:").close()
+    with every_connection(Failing), pytest.raises(StorageError, match="out of memory"):
+        SQLiteAdapter(":memory:")
 
 
 def test_stores_in_memory_share_nothing() -> None:

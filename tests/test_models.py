@@ -67,7 +67,7 @@ SECRETS = {"refresh_token", "access_token", "id_token", "session_state", "extra"
 
 
 def filled_in(record: Any) -> Any:
-    """The same record, made as a look-up makes it: field by field."""
+    """The same record, made by the same means as a look-up makes it."""
     made: Any = object.__new__(unfrozen(type(record)))
     for f in fields_of(type(record)):
         setattr(made, f.name, getattr(record, f.name))

@@ -245,6 +245,16 @@ def test_a_store_in_memory_and_its_snapshots_hold_digests_only() -> None:
             assert b"ada@example.com" in held(holder)
 
 
+def test_the_token_of_a_session_that_ended_is_nowhere_in_the_store_that_looked_it_up() -> None:
+    with MemoryAdapter(**OPTIONS) as store:
+        session = store.create_session(user_id=store.create_user().id)
+        for _ in range(3):
+            assert store.get_session_and_user(session.session_token) is not None
+        assert session.session_token.encode() in held(store)
+        store.delete_session(session.session_token)
+        assert [shape for shape in shapes(session.session_token) if shape in held(store)] == []
+
+
 # --- in what is printed -----------------------------------------------------------------------
 
 

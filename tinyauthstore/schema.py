@@ -78,7 +78,8 @@ def from_microseconds(number: int) -> datetime:
 
 
 class Codec(NamedTuple):
-    """A kind's SQL type, how its values become that, and the source of how they come back (None: as they are)."""
+    """A kind's SQL type, how its values become that, and how they come back: source, ``{0}`` being the value
+    (None: as they are)."""
 
     sql_type: str
     encode: Callable[[Any], Any] | None = None
@@ -142,6 +143,7 @@ class Table:
     def __init__(self, entity: Entity, model: type[Record]) -> None:
         self.entity = entity
         self.model = model
+        self.unfrozen = unfrozen(model) if model in RECORDS else None
         fields = fields_of(model)
         self._stored = [f for f in fields if f.name not in entity.withheld]
         self._refuse_clashes(fields)
@@ -283,12 +285,11 @@ class Table:
         """
         values = {f.name: given.get(f.name) or self._decoded(f) for f in self._fields}
         record, model = self.entity.name, f"{self.entity.name}_model"
-        if self.model in RECORDS:
+        if self.unfrozen is not None:
             filled = [f"{record}.{name} = {value}" for name, value in values.items()]
             return [f"{record} = new({model}_unfrozen)", *filled, f"{record}.__class__ = {model}"]
-        if self._keyword_only:
-            return [f"{record} = {model}({', '.join(f'{name}={value}' for name, value in values.items())})"]
-        return [f"{record} = {model}({', '.join(values.values())})"]
+        arguments = [f"{name}={value}" if self._keyword_only else value for name, value in values.items()]
+        return [f"{record} = {model}({', '.join(arguments)})"]
 
     def _decoded(self, f: Field) -> str:
         cell, codec = self.cell(f.name), CODECS[f.kind.name]
@@ -331,8 +332,7 @@ def _compiled(
     }
     for table in tables:
         names[f"{table.entity.name}_model"] = table.model
-        if table.model in RECORDS:
-            names[f"{table.entity.name}_model_unfrozen"] = unfrozen(table.model)
+        names[f"{table.entity.name}_model_unfrozen"] = table.unfrozen
     lines = [f"def read({parameters}):", f"{', '.join(cells)}, = row", *body, f"return {result}"]
     exec("\n    ".join(lines), names)
     read: Callable[..., Any] = names["read"]
@@ -348,7 +348,8 @@ class Schema:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
         self.create = [statement for table in self.tables.values() for statement in table.create()]
         self.pages: bytes | None = None
-        """A database with these tables, empty, once there was one."""
+        """An empty database with these tables, from the first store in memory; None before, and where SQLite cannot
+        serialize."""
         session, user = self.tables[SESSION], self.tables[USER]
         self.session_and_user = (
             f"SELECT {', '.join([*session.selected('s.', skip=self._NOT_READ), *user.selected('u.')])}"

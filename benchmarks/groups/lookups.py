@@ -73,10 +73,10 @@ def sections(shop: Workshop) -> Iterator[Section]:
         [
             theirs(
                 floors.BARE_JOIN,
-                lambda: looking_up(floors.select(connection, floors.JOIN), everybody.digests, passes=1),
+                lambda: looking_up(floors.select(connection, floors.JOIN), everybody.digests, passes=2),
             ),
             *(
-                Contender(kind, partial(_session, shop, kind, everybody.tokens, passes=1), bar)
+                Contender(kind, partial(_session, shop, kind, everybody.tokens, passes=2), bar)
                 for kind, bar in (
                     (SQLITE_FILE, bars.WARM),
                     (MEMORY, bars.IN_MEMORY),
