@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from support import PATIENCE, Crew, apart, every_connection, exit_code, fork, run_python
-from tinyauthstore import ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, User, adapters
+from tinyauthstore import (
+    ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, adapters,
+)
 from tinyauthstore.testing import FAR, START, FrozenClock, link, race, undone
 
 Look = SessionAndUser[Any, Any] | None
@@ -678,7 +680,7 @@ def test_a_session_that_is_read_again_pushes_out_no_other(kind: str, tmp_path: P
         looks(store)
         raw(path, "UPDATE users SET name = 'Hopper' WHERE id = 'grace'")
         store.get_session_and_user(OTHERS)
-        assert set(store._recent.kept) == set(TOKENS)
+        assert set(store._recent.places) == set(TOKENS)
 
 
 @pytest.mark.parametrize("kind", ["file", "pragma"])
@@ -701,7 +703,7 @@ def test_what_another_connection_deleted_leaves_no_trace(kind: str, tmp_path: Pa
         raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
         looks(store)
         recent = store._recent
-        assert [list(recent.kept), list(recent._tokens.values())] == [[OTHERS], [OTHERS]]
+        assert [list(recent.places), [place.token for place in recent.valid.values()]] == [[OTHERS], [OTHERS]]
 
 
 @needs_header
@@ -873,7 +875,7 @@ def test_what_was_pushed_out_leaves_no_trace(kind: str, tmp_path: Path) -> None:
     with household(kind, tmp_path, cache_size=1) as store:
         looks(store)
         recent = store._recent
-        assert [list(recent.kept), list(recent._tokens.values())] == [[OTHERS], [OTHERS]]
+        assert [list(recent.places), [place.token for place in recent.valid.values()]] == [[OTHERS], [OTHERS]]
 
 
 @each_store
@@ -1199,35 +1201,43 @@ class Interrupted(BaseException):
     """As a signal's handler raises it: between any two lines."""
 
 
-KEEPING = {vars(adapters._Recent)[name].__code__ for name in ("keep", "evict", "doubt", "clear")}
-KEEPING.add(SQLiteAdapter._still_true.__code__)
+LOOKING_UP = {
+    method.__code__
+    for method in (
+        SQLiteAdapter._get_session_and_user, MemoryAdapter._get_session_and_user, SQLiteAdapter._still_true,
+        adapters._Place.__init__, adapters._Recent.reserve, adapters._Recent.remember,
+        adapters._Recent.evict, adapters._Recent.doubt, adapters._Recent.clear,
+    )
+}
+"""All lines of which each matters to what is kept."""
 
 
 @contextmanager
-def interrupted(line: int, codes: set[CodeType] = KEEPING) -> Iterator[list[str]]:
+def interrupted(line: int, codes: set[CodeType] = LOOKING_UP) -> Iterator[list[str]]:
     """Raises ``Interrupted`` before that line that runs in ``codes``, and swallows it; yields where. The exception
     lives on until the end of the next one."""
 
-    def handler() -> None:
-        raise Interrupted
-
     try:
-        with signalled(line, codes, handler) as where:
+        with signalled({line: interrupt}, codes) as where:
             yield where
     except Interrupted as error:
         kept[:] = [error]
+
+
+def interrupt() -> None:
+    raise Interrupted
 
 
 kept: list[BaseException] = []
 
 
 @contextmanager
-def signalled(line: int, codes: set[CodeType], handler: Callable[[], Any]) -> Iterator[list[str]]:
-    """Calls ``handler`` before that line that runs in ``codes``; yields where."""
-    countdown, where = itertools.count(line, -1), []
+def signalled(handlers: dict[int, Callable[[], Any]], codes: set[CodeType] = LOOKING_UP) -> Iterator[list[str]]:
+    """Calls each of ``handlers`` before the line with that number of all that run in ``codes``; yields where."""
+    lines, where = itertools.count(), []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line" and frame.f_code in codes and next(countdown) == 0:
+        if event == "line" and frame.f_code in codes and (handler := handlers.get(next(lines))):
             where.append(frame.f_code.co_name)
             handler()
         return trace if event == "line" or frame.f_code in codes else None
@@ -1279,46 +1289,95 @@ def test_an_interruption_of_the_validation_proves_nothing(kind: str, tmp_path: P
     assert line > 5
 
 
-@each_store
+def assert_evictable(store: Store) -> None:
+    """What is served after a write, to any of the sessions, is what was written."""
+    for step in (100, 101):
+        for token in TOKENS:
+            if store.update_session(token, step=step) is not None:
+                assert session_of(store, token).step == step
+        if store.get_user("ada") is not None:
+            renamed = store.update_user("ada", name=str(step))
+            assert {found.user for found in looks(store).values() if found} <= {renamed, store.get_user("grace")}
+
+
 @each_write
-def test_what_was_read_before_an_eviction_is_not_kept_after_it(kind: str, write: str, tmp_path: Path) -> None:
-    """A signal's handler may write between any two lines of a look-up, in the same thread."""
-    answers = []
-    for size in (10, 0):
-        folder = tmp_path / str(size)
-        folder.mkdir()
+@pytest.mark.parametrize("size", [1, 10])
+@pytest.mark.parametrize("kind", ["file", "sqlite", "memory"])
+def test_a_write_by_a_signals_handler_amid_a_look_up_evicts_what_it_touches(
+    kind: str, size: int, write: str, tmp_path: Path
+) -> None:
+    """Between any two lines, in the same thread."""
+    def written(folder: Path, line: int, **options: Any) -> tuple[dict[str, Look], list[str]]:
         clock = FrozenClock()
-        with household(kind, folder, clock=clock, session_update_age=0, cache_size=size) as store:
+        with household(kind, folder, clock=clock, session_update_age=0, **options) as store:
             clock.tick(seconds=1)
-            with before_keeping(lambda: WRITES[write][0](store)):
+            store.get_session_and_user(PHONE)
+            with signalled({line: lambda: WRITES[write][0](store)}) as where:
                 store.get_session_and_user(LAPTOP)
-            if size == 0:
-                WRITES[write][0](store)
-            answers.append(looks(store))
-    assert answers[0] == answers[1]
+            answers = looks(store)
+            assert_evictable(store)
+        return answers, where
+
+    (tmp_path / "expected").mkdir()
+    expected, _ = written(tmp_path / "expected", 0, cache_size=0)
+    for line, folder in every_line(tmp_path):
+        answers, where = written(folder, line, cache_size=size)
+        if not where:
+            break
+        assert answers == expected
+    assert line > 10
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+def test_a_look_up_that_is_interrupted_after_a_write_amid_it_keeps_nothing_older(kind: str, tmp_path: Path) -> None:
+    for first, second in itertools.combinations(range(40), 2):
+        with household(kind, tmp_path, cache_size=1) as store:
+            with contextlib.suppress(Interrupted), signalled({first: lambda: written(store), second: interrupt}) as where:
+                store.get_session_and_user(LAPTOP)
+            if where:
+                assert [found and told(found)[0] for found in looks(store).values()] == [7, 0, 0]
+            assert_evictable(store)
+    assert where == []  # the last two lines of 40 are never reached
+
+
+def written(store: Store) -> None:
+    """The session under its token is another one, and looked up so often that it is kept."""
+    store.delete_session(LAPTOP)
+    store.create_session(user_id="ada", session_token=LAPTOP, step=7)
+    looks(store)
+    looks(store)
 
 
 @each_store
 def test_what_was_read_before_all_was_restored_is_not_kept(kind: str, tmp_path: Path) -> None:
-    with household(kind, tmp_path) as store:
-        old = store.snapshot()
-        store.update_session(LAPTOP, step=1)
-        with before_keeping(lambda: store.restore(old)):
-            assert session_of(store, LAPTOP).step == 1
-        assert session_of(store, LAPTOP).step == 0
+    for line, folder in every_line(tmp_path):
+        with household(kind, folder) as store:
+            old = store.snapshot()
+            store.update_session(LAPTOP, step=1)
+            with signalled({line: lambda: store.restore(old)}) as where:
+                store.get_session_and_user(LAPTOP)
+            if not where:
+                break
+            assert session_of(store, LAPTOP).step == 0
+    assert line > 10
 
 
 @pytest.mark.parametrize("kind", ["file", "pragma"])
-def test_what_was_read_before_all_was_doubted_is_not_kept_as_sure(kind: str, tmp_path: Path, path: Path) -> None:
+def test_what_was_read_before_all_was_doubted_is_not_kept_as_sure(kind: str, tmp_path: Path) -> None:
     def handler() -> None:
-        raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
+        raw(folder / "auth.db", "DELETE FROM sessions WHERE user_id = 'ada'")
         store.get_session_and_user(OTHERS)
 
-    with household(kind, tmp_path) as store:
-        store.get_session_and_user(OTHERS)
-        with before_keeping(handler):
-            store.get_session_and_user(LAPTOP)
-        assert store.get_session_and_user(LAPTOP) is None
+    for line, folder in every_line(tmp_path):
+        with household(kind, folder) as store:
+            for _ in range(2):
+                store.get_session_and_user(OTHERS)
+            with signalled({line: handler}) as where:
+                store.get_session_and_user(LAPTOP)
+            if not where:
+                break
+            assert store.get_session_and_user(LAPTOP) is None
+    assert line > 10
 
 
 @pytest.mark.parametrize("kind", ["file", "pragma"])
@@ -1326,13 +1385,12 @@ def test_a_look_up_by_a_signals_handler_hides_no_commit_from_the_one_it_interrup
     kind: str, tmp_path: Path
 ) -> None:
     """What was revoked before the call began, the handler notices; the call must not think all is well by then."""
-    codes = {SQLiteAdapter._get_session_and_user.__code__, SQLiteAdapter._still_true.__code__}
     for line, folder in every_line(tmp_path):
         with household(kind, folder) as store:
             looks(store)
             looks(store)
             raw(folder / "auth.db", "DELETE FROM sessions WHERE user_id = 'ada'")
-            with signalled(line, codes, lambda: store.get_session_and_user(OTHERS)) as where:
+            with signalled({line: lambda: store.get_session_and_user(OTHERS)}) as where:
                 assert store.get_session_and_user(LAPTOP) is None
             assert store.get_session_and_user(LAPTOP) is None
         if not where:
@@ -1340,19 +1398,81 @@ def test_a_look_up_by_a_signals_handler_hides_no_commit_from_the_one_it_interrup
     assert line > 10
 
 
-@contextmanager
-def before_keeping(handler: Callable[[], Any]) -> Iterator[None]:
-    """Meanwhile ``handler`` runs, once, between the reading of a session and its keeping."""
-    keep, handlers = adapters._Recent.keep, iter([handler])
+@needs_fork
+@apart
+def test_a_fork_by_a_signals_handler_hides_no_commit_from_the_look_up_it_interrupts(tmp_path: Path) -> None:
+    """On either side: each connects anew, and the new connection knows of no commit before."""
+    for line, folder in every_line(tmp_path):
+        with household("file", folder) as store:
+            looks(store)
+            looks(store)
+            raw(folder / "auth.db", "DELETE FROM sessions WHERE user_id = 'ada'")
+            children: list[int] = []
+            with signalled({line: lambda: children.append(os.fork())}) as where:
+                gone = store.get_session_and_user(LAPTOP) is None
+            gone &= store.get_session_and_user(LAPTOP) is None
+            if children == [0]:
+                os._exit(not gone)
+        if not where:
+            break
+        assert gone and exit_code(children[0]) == 0
+    assert line > 10
 
-    def interrupted_keep(recent: Any, *given: Any) -> None:
-        for once in handlers:
-            once()
-        keep(recent, *given)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapters._Recent, "keep", interrupted_keep)
-        yield
+@needs_fork
+@apart
+def test_a_child_of_a_transaction_serves_nothing_that_was_kept(tmp_path: Path) -> None:
+    def in_child() -> None:
+        with pytest.raises(StorageError, match="forked"):
+            store.get_session_and_user(LAPTOP)
+
+    with household("file", tmp_path) as store:
+        looks(store)
+        looks(store)
+        with store.transaction():
+            child = fork(in_child)
+        assert exit_code(child) == 0
+
+
+@needs_header
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_what_a_signals_handler_reads_while_the_store_connects_anew_is_not_kept_as_sure(
+    kind: str, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with household(kind, tmp_path) as store:
+        looks(store)
+        store._suspend()
+        watch = store._watch
+
+        def overtaken(file: Any) -> None:
+            monkeypatch.undo()
+            looks(store)
+            raw(path, "DELETE FROM sessions WHERE user_id = 'ada'")
+            watch(file)
+
+        monkeypatch.setattr(store, "_watch", overtaken)
+        store.get_user("ada")
+        assert looks(store)[LAPTOP] is None
+
+
+@dataclass(frozen=True, slots=True)
+class Renumbered(Device):
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", "an id of its own")
+
+
+@each_store
+@each_write
+def test_a_session_with_an_id_of_its_own_is_evicted_too(kind: str, write: str, tmp_path: Path) -> None:
+    answers = []
+    for size in (10, 0):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        with touchable(kind, folder, cache_size=size, session=Renumbered) as (store, _):
+            looks(store)
+            WRITES[write][0](store)
+            answers.append(looks(store))
+    assert answers[0] == answers[1]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ import weakref
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from types import GenericAlias, TracebackType
@@ -394,64 +394,71 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
+class _Place:
+    """Room in ``_Recent`` for one session with its user: reserved before they are read, filled afterwards."""
+
+    __slots__ = ("token", "id", "doubts", "read")
+
+    def __init__(self, token: str, id: str, doubts: int) -> None:
+        self.token = token
+        self.id = id
+        self.doubts = doubts
+        self.read: tuple[SessionAndUser[Any, Any] | None, Any] = (None, None)
+        """What was found, and the bare row, if there was one."""
+
+
 class _Recent:
     """Sessions that were looked up twice, with their users, by the token that was presented.
 
     Its owner evicts what its own writes touch, keeps nothing read inside a transaction (it may be
     rolled back), and doubts all when somebody else has written: what is doubted is read again, and
-    decoded again only if it reads differently. Absence is never kept. When full, the oldest entry makes room.
+    decoded again only if it reads differently. Absence is never kept. When full, the oldest place makes room.
 
     Not what is looked up for the first time: to keep it takes a tenth of a query more (measured: 1.65 of the
     bare one instead of 1.57), which who looks up each session once would pay for nothing.
     """
 
-    __slots__ = ("size", "kept", "doubts", "evictions", "_tokens", "_once")
+    __slots__ = ("size", "places", "valid", "doubts", "once")
+
+    # A signal's handler may look up, write and raise between any two lines. So one operation on one dict
+    # decides: a place counts only while it is the one in ``valid``, and with as many ``doubts`` as there are.
+    # It has both before it is read: what was evicted or doubted meanwhile is filled in to no effect.
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.kept: OrderedDict[str, tuple[SessionAndUser[Any, Any], int, Any]] = OrderedDict()
-        """What was found, the number of ``doubts`` when it was read, and the bare row, if there was one."""
+        self.places: OrderedDict[str, _Place] = OrderedDict()  # by the token
+        self.valid: dict[str, _Place] = {}  # by the session's id
         self.doubts = 0
-        self.evictions = 0  # doubts and clearings included
-        self._tokens: dict[str, str] = {}  # by the session's id
-        self._once: set[bytes] = set()  # digests, for a token is a secret, and most of these sessions end unseen
+        self.once: set[bytes] = set()  # digests, for a token is a secret, and most of these sessions end unseen
 
-    # A signal's handler may run, write and raise between any two lines: what is in ``kept`` is in
-    # ``_tokens`` all the while, and what was read before an eviction or a doubt is not kept after it.
+    def reserve(self, token: str, digest: bytes) -> _Place:
+        """A place for what is about to be read."""
+        place = _Place(token, session_id(digest), self.doubts)
+        if len(self.places) >= self.size and token not in self.places:
+            with suppress(KeyError):  # cleared since
+                _, oldest = self.places.popitem(last=False)
+                self.valid.pop(oldest.id, None)
+        self.valid[place.id] = place
+        self.places[token] = place
+        return place
 
-    def keep(
-        self, token: str, digest: bytes, found: SessionAndUser[Any, Any], evictions: int, row: Any = None
-    ) -> None:
-        """Keep what was read when there had been so many ``evictions``, unless this is the first time."""
-        if token not in self.kept:
-            if digest not in self._once:
-                if len(self._once) >= max(self.size, FEW_DIGESTS):
-                    self._once.clear()
-                self._once.add(digest)
-                return
-            if len(self.kept) >= self.size:
-                _, oldest = self.kept.popitem(last=False)
-                self._tokens.pop(oldest[0].session.id, None)
-        self._tokens[found[0].id] = token
-        self.kept[token] = (found, self.doubts, row)
-        if self.evictions != evictions:
-            self.evict(found[0].id)
+    def remember(self, digest: bytes) -> None:
+        """It was looked up ``once``: the next time is the second."""
+        if len(self.once) >= max(self.size, FEW_DIGESTS):
+            self.once.clear()
+        self.once.add(digest)
 
     def evict(self, session_id: str) -> None:
-        self.evictions += 1
-        if (token := self._tokens.get(session_id)) is not None:
-            self.kept.pop(token, None)
-            del self._tokens[session_id]
+        if (place := self.valid.pop(session_id, None)) is not None:
+            self.places.pop(place.token, None)
 
     def doubt(self) -> None:
         """From now on, what is kept must be read again before it is served."""
-        self.evictions += 1
         self.doubts += 1
 
     def clear(self) -> None:
-        self.evictions += 1
-        self.kept.clear()
-        self._tokens.clear()
+        self.valid.clear()
+        self.places.clear()
 
 
 class WouldWait(Exception):
@@ -1039,14 +1046,13 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         if entity is SESSION:
             self._recent.evict(session_id(key[0]))
         elif entity is USER:
-            self._recent.evictions += 1  # of what is about to be kept, if this is a signal's handler
             try:
-                sessions = self._find(SESSION, key[0]) if self._recent.kept else {}
+                sessions = self._find(SESSION, key[0]) if self._recent.valid else {}
             except StorageError:  # what cannot be read can still be written, or deleted
                 self._recent.clear()
                 return
-            for session in sessions.values():
-                self._recent.evict(session.id)
+            for (digest,) in sessions:
+                self._recent.evict(session_id(digest))
 
     def _now(self) -> datetime:
         """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
@@ -1139,6 +1145,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 "this process was forked while a transaction was open in its parent: only the parent can"
                 " finish it; fork outside of transaction()",
             )
+            self._recent.clear()
         self._locked_for_fork = False
         self._lock = threading.RLock()
 
@@ -1378,7 +1385,9 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         """From here on be able to tell whether another connection has committed. ``file``: what the path meant
         before the connection was made; if it means another one by now, its -shm may not be SQLite's."""
         self._header = b""
-        self._version = self._row(DATA_VERSION)
+        version = self._row(DATA_VERSION)
+        self._recent.doubt()  # what a signal's handler has read before
+        self._version = version
         shm = -1 if file is None else _descriptor_of(f"{os.path.realpath(self._path)}-shm")
         self._shm = shm if file == self._file() else -1
 
@@ -1581,25 +1590,30 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             return self._found(rows[0], session_token, digest) if rows else None
         try:
             recent = self._recent
-            kept, known = recent.kept.get(session_token), None
-            if kept is not None:
-                found, doubts, known = kept
-                if doubts == recent.doubts and (self._copied_by_fork or self._still_true()):
-                    if doubts == recent.doubts:  # or else a signal's handler has used up the news of a commit
+            place, known = recent.places.get(session_token), None
+            if place is not None:
+                found, known = place.read
+                if found is not None and place.doubts == recent.doubts and recent.valid.get(place.id) is place:
+                    # Asked twice: a signal's handler may have used up the news of a commit in between.
+                    if (self._copied_by_fork or self._still_true()) and place.doubts == recent.doubts:
                         return found
-            evictions = recent.evictions
             digest = self._digest(session_token)
+            keeping = recent.size and self._depth == 0
+            again = keeping and (place is not None or digest in recent.once)
+            place = recent.reserve(session_token, digest) if again else None
+            # Read after the version under which all is kept: had another connection committed in
+            # between, the next hit would see that. So a miss need not ask for the version.
             row = self._row(self._schema.session_and_user, (digest,))
             if row is None:
-                if kept is not None:
-                    recent.evict(session_id(digest))
+                if place is not None:
+                    recent.evict(place.id)
                 return None
             if row != known:
                 found = self._found(row, session_token, digest)
-            if recent.size and self._depth == 0:
-                # Read after the version under which all is kept: had another connection committed in
-                # between, the next hit would see that. So a miss need not ask for the version.
-                recent.keep(session_token, digest, found, evictions, row)
+            if place is not None:
+                place.read = found, row
+            elif keeping:
+                recent.remember(digest)
             return found
         finally:
             lock.release()
@@ -1893,11 +1907,13 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         with self._lock:
             self._require_open()
             recent = self._recent
-            kept = recent.kept.get(session_token)
-            if kept is not None:
-                return kept[0]
-            evictions = recent.evictions
+            place = recent.places.get(session_token)
+            if place is not None and place.read[0] is not None and recent.valid.get(place.id) is place:
+                return place.read[0]
             digest = self._digest(session_token)
+            keeping = recent.size and self._depth == 0
+            again = keeping and (place is not None or digest in recent.once)
+            place = recent.reserve(session_token, digest) if again else None
             session = self._shelves[SESSION].records.get((digest,))
             if session is None:
                 return None
@@ -1906,8 +1922,10 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 return None
             session = dataclasses.replace(session, session_token=session_token)
             found = SessionAndUser(fresh(session), fresh(user))
-            if recent.size and self._depth == 0:
-                recent.keep(session_token, digest, found, evictions)
+            if place is not None:
+                place.read = found, None
+            elif keeping:
+                recent.remember(digest)
         return found
 
     def _get_owner(self, account: tuple[str, str]) -> UserT | None:
