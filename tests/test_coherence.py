@@ -400,10 +400,10 @@ def session_of(store: Store, token: str) -> Any:
     return found.session
 
 
-def raw(path: Path, sql: str) -> None:
-    """Have a stranger's connection write to the file."""
+def raw(path: Path, sql: str) -> list[Any]:
+    """Have a stranger's connection write to the file, or read from it."""
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(sql)
+        return connection.execute(sql).fetchall()
 
 
 # --- what a write evicts ----------------------------------------------------------------------
@@ -1473,6 +1473,42 @@ def test_a_session_with_an_id_of_its_own_is_evicted_too(kind: str, write: str, t
             WRITES[write][0](store)
             answers.append(looks(store))
     assert answers[0] == answers[1]
+
+
+BEGINNING = {
+    method.__code__
+    for method in (vars(adapters._Store)["transaction"].__wrapped__, SQLiteAdapter._begin, MemoryAdapter._begin)
+}
+
+
+@each_store
+@pytest.mark.parametrize("ending", ["commit", "rollback", "interruption"])
+def test_a_write_by_a_signals_handler_while_a_transaction_begins_leaves_it_whole(
+    kind: str, ending: str, tmp_path: Path
+) -> None:
+    def handler() -> None:
+        store.update_user("grace", name="Hopper")
+        looks(store)
+        if ending == "interruption":
+            raise Interrupted
+
+    for line, folder in every_line(tmp_path):
+        with household(kind, folder) as store:
+            with contextlib.suppress(Interrupted, LookupError), signalled({line: handler}, BEGINNING) as where:
+                with store.transaction():
+                    store.update_user("ada", name="Lovelace")
+                    if ending == "rollback":
+                        raise LookupError
+            named = [store.get_user(name).name for name in ("ada", "grace")]
+            found = looks(store)
+            assert [found[LAPTOP].user.name, found[OTHERS].user.name] == named
+            if not where:
+                break
+            assert named[0] in {"commit": ["Lovelace"], "rollback": ["Ada"]}.get(ending, ["Ada", "Lovelace"])
+            assert store.update_user("ada", name="Byron") and store.get_user("ada").name == "Byron"
+            if kind == "file":
+                assert raw(folder / "auth.db", "SELECT name FROM users WHERE id = 'ada'") == [("Byron",)]
+    assert line > 5
 
 
 @contextmanager

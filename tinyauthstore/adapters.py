@@ -927,15 +927,18 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._about_to_wait()  # for a disk, for another writer
         with self._lock:
             self._require_open()
-            depth = self._depth
-            self._begin(depth)
+            depth = self._depth or self._underway()
+            begun = False
             try:
+                self._begin(depth)
+                begun = True
                 self._depth = depth + 1  # in here: an interrupt must not leave it behind
                 yield self
                 self._require_open()
                 self._commit(depth)
             except BaseException:
-                self._rollback(depth)
+                if begun or (depth == 0 and self._underway()):
+                    self._rollback(depth)
                 raise
             finally:
                 self._depth = depth
@@ -1197,6 +1200,11 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
         """Remove at most ``limit`` records that expired by ``now``, oldest first; how many."""
 
+    def _underway(self) -> int:
+        """1 if a transaction has begun, though the line that counts it in ``_depth`` has not run: for a signal's
+        handler in between, whose own is one inside of it. 0 where nothing begins that would be in its way."""
+        return 0
+
     @abstractmethod
     def _begin(self, depth: int) -> None:
         """Open a transaction (``depth`` 0) or a savepoint in it."""
@@ -1303,6 +1311,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._version: Any = None  # of the data, before anything was read that is kept and not doubted
         self._header = b""  # of the WAL index, before the version was asked for
         self._shm = -1  # SQLite's descriptor of it; -1: none that is surely SQLite's
+        self._beginning = False  # a transaction, or in one, of somebody who will end it
         self._midway = False  # between a statement's first step and its last; read and written under the lock
         self._reader_lock = threading.Lock()
         try:
@@ -1693,16 +1702,25 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
             self._forget(entity, digest)
         return len(gone)
 
+    def _underway(self) -> int:
+        return int(self._beginning and self._connection is not None and self._connection.in_transaction)
+
     def _begin(self, depth: int) -> None:
         self._ready()
-        if depth == 0 and self._connection is not None and self._connection.in_transaction:
-            self._run("ROLLBACK")  # of a transaction whose owner was interrupted before it could begin
-        self._run("BEGIN IMMEDIATE" if depth == 0 else f"SAVEPOINT s{depth}")
+        if depth:
+            self._run(f"SAVEPOINT s{depth}")
+            return
+        if self._connection is not None and self._connection.in_transaction:
+            self._run("ROLLBACK")  # of a transaction whose owner was interrupted when it was about to do so
+        self._beginning = True
+        self._run("BEGIN IMMEDIATE")
 
     def _commit(self, depth: int) -> None:
         self._run("COMMIT" if depth == 0 else f"RELEASE s{depth}")
 
     def _rollback(self, depth: int) -> None:
+        if depth == 0:
+            self._beginning = False
         if self._connection is None or not self._connection.in_transaction:
             return  # closed inside the transaction, or undone by SQLite itself (disk full)
         self._run("ROLLBACK" if depth == 0 else f"ROLLBACK TO s{depth}")
