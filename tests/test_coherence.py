@@ -1511,6 +1511,23 @@ def test_a_write_by_a_signals_handler_while_a_transaction_begins_leaves_it_whole
     assert line > 5
 
 
+@pytest.mark.parametrize("kind", ["file", "pragma"])
+def test_after_a_rollback_that_was_interrupted_writes_last(kind: str, tmp_path: Path) -> None:
+    """By a second signal that was pending: what the first one left open is not taken for somebody's transaction."""
+    for line, folder in every_line(tmp_path):
+        with household(kind, folder) as store:
+            with contextlib.suppress(LookupError), interrupted(line, {SQLiteAdapter._rollback.__code__}) as where:
+                with store.transaction():
+                    store.update_user("ada", name="Lovelace")
+                    raise LookupError
+            store.update_user("grace", name="Hopper")
+            named = raw(folder / "auth.db", "SELECT name FROM users ORDER BY id")
+        if not where:
+            break
+        assert named == [("Ada",), ("Hopper",)]
+    assert line > 1
+
+
 @contextmanager
 def amid_a_statement(handler: Callable[[], Any]) -> Iterator[None]:
     """Connections opened meanwhile call ``handler`` between a SELECT's first step and its last."""

@@ -536,6 +536,7 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
         self._purged_at: datetime | None = None
         self._lock = threading.RLock()
         self._depth = 0  # of nested transactions; read and written only under the lock
+        self._beginning = False  # the outermost of them, or in it: it has an owner who will end it
         self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
@@ -942,6 +943,8 @@ class _Store(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, Aut
                 raise
             finally:
                 self._depth = depth
+                if depth == 0:
+                    self._beginning = False  # not in _rollback, which another signal may keep from being called
 
     def snapshot(self) -> Snapshot:
         with self.transaction():
@@ -1311,7 +1314,6 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._version: Any = None  # of the data, before anything was read that is kept and not doubted
         self._header = b""  # of the WAL index, before the version was asked for
         self._shm = -1  # SQLite's descriptor of it; -1: none that is surely SQLite's
-        self._beginning = False  # a transaction, or in one, of somebody who will end it
         self._midway = False  # between a statement's first step and its last; read and written under the lock
         self._reader_lock = threading.Lock()
         try:
@@ -1448,7 +1450,8 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 schema.pages = connection.serialize()
             return
         try:
-            # By way of another: a database that was itself deserialized takes a fifth longer to write, and ends at 1 GiB.
+            # By way of another: a database that was itself deserialized takes a fifth longer to write, and ends
+            # at 1 GiB.
             with closing(sqlite3.connect(":memory:")) as first:
                 first.deserialize(schema.pages)
                 first.backup(connection)
@@ -1719,8 +1722,6 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self._run("COMMIT" if depth == 0 else f"RELEASE s{depth}")
 
     def _rollback(self, depth: int) -> None:
-        if depth == 0:
-            self._beginning = False
         if self._connection is None or not self._connection.in_transaction:
             return  # closed inside the transaction, or undone by SQLite itself (disk full)
         self._run("ROLLBACK" if depth == 0 else f"ROLLBACK TO s{depth}")
