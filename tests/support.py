@@ -71,6 +71,19 @@ def every_connection(kind: type[sqlite3.Connection]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def every_statement(note: Callable[[str], Any]) -> Iterator[None]:
+    """Meanwhile, every connection that is opened tells ``note`` what runs on it."""
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.set_trace_callback(note)
+
+    with every_connection(Traced):
+        yield
+
+
 # --- fresh interpreters -----------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, MutableSequence, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support import PATIENCE, Crew, apart, every_connection, exit_code, fork, run_python
+from support import PATIENCE, Crew, apart, every_connection, every_statement, exit_code, fork, run_python
 from tinyauthstore import (
     ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, adapters,
 )
@@ -471,16 +471,25 @@ def test_a_write_elsewhere_evicts_nothing(kind: str, write: str, tmp_path: Path)
     assert [token for token in TOKENS if after[token] is not before[token]] == []
 
 
+@dataclass(frozen=True, slots=True)
+class Renumbered(Device):
+    """A model that makes ids of its own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", "an id of its own")
+
+
 @each_store
 @each_write
+@pytest.mark.parametrize("model", [Device, Renumbered])
 def test_after_a_write_the_answers_are_those_of_a_store_that_keeps_nothing(
-    kind: str, write: str, tmp_path: Path
+    kind: str, write: str, model: type[Session], tmp_path: Path
 ) -> None:
     answers = []
     for size in (10, 0):
         folder = tmp_path / str(size)
         folder.mkdir()
-        with touchable(kind, folder, cache_size=size) as (store, _):
+        with touchable(kind, folder, cache_size=size, session=model) as (store, _):
             WRITES[write][0](store)
             answers.append(looks(store))
     assert answers[0] == answers[1]
@@ -610,17 +619,9 @@ READ = "SELECT"
 ASK = "PRAGMA data_version"
 
 
-@contextmanager
-def statements(ran: list[str]) -> Iterator[None]:
+def statements(ran: list[str]) -> AbstractContextManager[None]:
     """Meanwhile, every connection that is opened notes what runs on it: the pragma, or the first word."""
-
-    class Traced(sqlite3.Connection):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.set_trace_callback(lambda sql: ran.append(sql if sql == ASK else sql.split()[0]))
-
-    with every_connection(Traced):
-        yield
+    return every_statement(lambda sql: ran.append(sql if sql == ASK else sql.split()[0]))
 
 
 @pytest.mark.parametrize(
@@ -1216,9 +1217,8 @@ LOOKING_UP = {
 def interrupted(line: int, codes: set[CodeType] = LOOKING_UP) -> Iterator[list[str]]:
     """Raises ``Interrupted`` before that line that runs in ``codes``, and swallows it; yields where. The exception
     lives on until the end of the next one."""
-
     try:
-        with signalled({line: interrupt}, codes) as where:
+        with signalled({line: interrupt}, codes.__contains__) as where:
             yield where
     except Interrupted as error:
         kept[:] = [error]
@@ -1232,15 +1232,18 @@ kept: list[BaseException] = []
 
 
 @contextmanager
-def signalled(handlers: dict[int, Callable[[], Any]], codes: set[CodeType] = LOOKING_UP) -> Iterator[list[str]]:
-    """Calls each of ``handlers`` before the line with that number of all that run in ``codes``; yields where."""
+def signalled(
+    handlers: dict[int, Callable[[], Any]], counts: Callable[[CodeType], bool] = LOOKING_UP.__contains__
+) -> Iterator[list[str]]:
+    """Calls each of ``handlers`` before the line with that number of all that run in code which ``counts``; yields
+    where."""
     lines, where = itertools.count(), []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line" and frame.f_code in codes and (handler := handlers.get(next(lines))):
+        if event == "line" and counts(frame.f_code) and (handler := handlers.get(next(lines))):
             where.append(frame.f_code.co_name)
             handler()
-        return trace if event == "line" or frame.f_code in codes else None
+        return trace if event == "line" or counts(frame.f_code) else None
 
     before = sys.gettrace()
     sys.settrace(trace)
@@ -1307,7 +1310,8 @@ def test_a_write_by_a_signals_handler_amid_a_look_up_evicts_what_it_touches(
     kind: str, size: int, write: str, tmp_path: Path
 ) -> None:
     """Between any two lines, in the same thread."""
-    def written(folder: Path, line: int, **options: Any) -> tuple[dict[str, Look], list[str]]:
+
+    def answered(folder: Path, line: int, **options: Any) -> tuple[dict[str, Look], list[str]]:
         clock = FrozenClock()
         with household(kind, folder, clock=clock, session_update_age=0, **options) as store:
             clock.tick(seconds=1)
@@ -1319,9 +1323,9 @@ def test_a_write_by_a_signals_handler_amid_a_look_up_evicts_what_it_touches(
         return answers, where
 
     (tmp_path / "expected").mkdir()
-    expected, _ = written(tmp_path / "expected", 0, cache_size=0)
+    expected, _ = answered(tmp_path / "expected", 0, cache_size=0)
     for line, folder in every_line(tmp_path):
-        answers, where = written(folder, line, cache_size=size)
+        answers, where = answered(folder, line, cache_size=size)
         if not where:
             break
         assert answers == expected
@@ -1332,7 +1336,8 @@ def test_a_write_by_a_signals_handler_amid_a_look_up_evicts_what_it_touches(
 def test_a_look_up_that_is_interrupted_after_a_write_amid_it_keeps_nothing_older(kind: str, tmp_path: Path) -> None:
     for first, second in itertools.combinations(range(40), 2):
         with household(kind, tmp_path, cache_size=1) as store:
-            with contextlib.suppress(Interrupted), signalled({first: lambda: written(store), second: interrupt}) as where:
+            handlers = {first: lambda: written(store), second: interrupt}
+            with contextlib.suppress(Interrupted), signalled(handlers) as where:
                 store.get_session_and_user(LAPTOP)
             if where:
                 assert [found and told(found)[0] for found in looks(store).values()] == [7, 0, 0]
@@ -1407,15 +1412,15 @@ def test_a_fork_by_a_signals_handler_hides_no_commit_from_the_look_up_it_interru
             looks(store)
             looks(store)
             raw(folder / "auth.db", "DELETE FROM sessions WHERE user_id = 'ada'")
-            children: list[int] = []
-            with signalled({line: lambda: children.append(os.fork())}) as where:
+            with forking(line) as children:
                 gone = store.get_session_and_user(LAPTOP) is None
             gone &= store.get_session_and_user(LAPTOP) is None
             if children == [0]:
                 os._exit(not gone)
-        if not where:
+        assert gone
+        if not children:
             break
-        assert gone and exit_code(children[0]) == 0
+        assert exit_code(children[0]) == 0
     assert line > 10
 
 
@@ -1455,26 +1460,6 @@ def test_what_a_signals_handler_reads_while_the_store_connects_anew_is_not_kept_
         assert looks(store)[LAPTOP] is None
 
 
-@dataclass(frozen=True, slots=True)
-class Renumbered(Device):
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", "an id of its own")
-
-
-@each_store
-@each_write
-def test_a_session_with_an_id_of_its_own_is_evicted_too(kind: str, write: str, tmp_path: Path) -> None:
-    answers = []
-    for size in (10, 0):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        with touchable(kind, folder, cache_size=size, session=Renumbered) as (store, _):
-            looks(store)
-            WRITES[write][0](store)
-            answers.append(looks(store))
-    assert answers[0] == answers[1]
-
-
 BEGINNING = {
     method.__code__
     for method in (vars(adapters._Store)["transaction"].__wrapped__, SQLiteAdapter._begin, MemoryAdapter._begin)
@@ -1494,7 +1479,7 @@ def test_a_write_by_a_signals_handler_while_a_transaction_begins_leaves_it_whole
 
     for line, folder in every_line(tmp_path):
         with household(kind, folder) as store:
-            with contextlib.suppress(Interrupted, LookupError), signalled({line: handler}, BEGINNING) as where:
+            with contextlib.suppress(Interrupted, LookupError), signalled({line: handler}, BEGINNING.__contains__) as where:
                 with store.transaction():
                     store.update_user("ada", name="Lovelace")
                     if ending == "rollback":
@@ -1613,20 +1598,16 @@ def test_a_write_goes_on_after_a_fork_amid_it(tmp_path: Path) -> None:
 def forking(line: int, *, both: bool = True) -> Iterator[list[int]]:
     """Forks before that line that runs in the adapters; yields what os.fork() returned. Unless ``both`` go on, the
     child ends at once."""
-    countdown, children = itertools.count(line, -1), []
+    children: list[int] = []
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != adapters.__file__ or "fork" in frame.f_code.co_name:
-            return None
-        if event == "line" and next(countdown) == 0:
-            children.append(os.fork())
-            if children == [0] and not both:
-                os._exit(0)
-        return trace
+    def handler() -> None:
+        children.append(os.fork())
+        if children == [0] and not both:
+            os._exit(0)
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with signalled({line: handler}, in_the_adapters):
         yield children
-    finally:
-        sys.settrace(before)
+
+
+def in_the_adapters(code: CodeType) -> bool:
+    return code.co_filename == adapters.__file__ and "fork" not in code.co_name

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import apart, every_connection, exit_code, fork, furnish, link, register, run_python
+from support import apart, every_connection, every_statement, exit_code, fork, furnish, link, register, run_python
 
 from tinyauthstore import AuthStoreError, MemoryAdapter, SQLiteAdapter, StorageError, User, connect
 from tinyauthstore.schema import USER_VERSION, schema_for
@@ -707,15 +707,9 @@ def test_a_store_in_memory_that_is_not_the_first_is_sound() -> None:
 
 def test_only_the_first_store_in_memory_runs_ddl() -> None:
     ran: list[str] = []
-
-    class Traced(sqlite3.Connection):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.set_trace_callback(ran.append)
-
     schema_for.cache_clear()
     counts = []
-    with every_connection(Traced):
+    with every_statement(ran.append):
         for _ in range(3):
             ran.clear()
             SQLiteAdapter(":memory:").close()

@@ -22,6 +22,7 @@ import support
 from support import Crew, furnish, link, register
 
 from tinyauthstore import BusyError, ConflictError, SQLiteAdapter, User
+from tinyauthstore.testing import looked_up
 
 CREW = 8
 ROUNDS = 20
@@ -268,9 +269,7 @@ def rename(number: int, path: str, user_id: str) -> Steps:
 def test_a_user_changed_in_one_process_is_seen_changed_in_another(
     crew: Crew, store: SQLiteAdapter, path: str
 ) -> None:
-    session = store.create_session(user_id=store.create_user(name="Ada").id)
-    for _ in range(3):
-        store.get_session_and_user(session.session_token)
+    session = looked_up(store, store.create_session(user_id=store.create_user(name="Ada").id))
     (renamed,) = crew.race(1, rename, path, session.user_id)
     found = store.get_session_and_user(session.session_token)
     assert found is not None and found.user == renamed

@@ -432,8 +432,10 @@ class _Recent:
         self.doubts = 0
         self.once: set[bytes] = set()  # digests, for a token is a secret, and most of these sessions end unseen
 
-    def reserve(self, token: str, digest: bytes) -> _Place:
-        """A place for what is about to be read."""
+    def reserve(self, token: str, digest: bytes) -> _Place | None:
+        """A place for what is about to be read; None the first time."""
+        if digest not in self.once and token not in self.places:
+            return None
         place = _Place(token, session_id(digest), self.doubts)
         if len(self.places) >= self.size and token not in self.places:
             with suppress(KeyError):  # cleared since
@@ -1612,8 +1614,7 @@ class SQLiteAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                         return found
             digest = self._digest(session_token)
             keeping = recent.size and self._depth == 0
-            again = keeping and (place is not None or digest in recent.once)
-            place = recent.reserve(session_token, digest) if again else None
+            place = recent.reserve(session_token, digest) if keeping else None
             # Read after the version under which all is kept: had another connection committed in
             # between, the next hit would see that. So a miss need not ask for the version.
             row = self._row(self._schema.session_and_user, (digest,))
@@ -1932,8 +1933,7 @@ class MemoryAdapter(_Store[UserT, AccountT, SessionT, VerificationTokenT, Authen
                 return place.read[0]
             digest = self._digest(session_token)
             keeping = recent.size and self._depth == 0
-            again = keeping and (place is not None or digest in recent.once)
-            place = recent.reserve(session_token, digest) if again else None
+            place = recent.reserve(session_token, digest) if keeping else None
             session = self._shelves[SESSION].records.get((digest,))
             if session is None:
                 return None

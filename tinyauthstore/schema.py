@@ -100,11 +100,7 @@ CODECS = {
     "real": Codec("REAL"),
     "boolean": Codec("INTEGER", int, "bool({0})"),
     "bytes": Codec("BLOB"),
-    "datetime": Codec(
-        "INTEGER",
-        to_microseconds,  # and back by the usual case of from_microseconds, without the call: three to a look-up
-        "from_timestamp({0} / 1e6, UTC) if 0 <= {0} < EXACT else from_microseconds({0})",
-    ),
+    "datetime": Codec("INTEGER", to_microseconds, "from_microseconds({0})"),
     "object": Codec("TEXT", dump_json, "container(dict, {0})"),
     "array": Codec("TEXT", dump_json, "container(list, {0})"),
 }
@@ -143,7 +139,6 @@ class Table:
     def __init__(self, entity: Entity, model: type[Record]) -> None:
         self.entity = entity
         self.model = model
-        self.unfrozen = unfrozen(model) if model in RECORDS else None
         fields = fields_of(model)
         self._stored = [f for f in fields if f.name not in entity.withheld]
         self._refuse_clashes(fields)
@@ -277,6 +272,11 @@ class Table:
         names = [*(f.name for f in self._stored), *["token_digest"] * ("id" in self.entity.withheld)]
         return [name for name in names if name not in skip]
 
+    @functools.cached_property
+    def unfrozen(self) -> type | None:
+        """What the model's records are filled in as; None for a model of somebody else's."""
+        return unfrozen(self.model) if self.model in RECORDS else None
+
     def made(self, **given: str) -> list[str]:
         """Source: the lines that make a record of ``cells``, the fields ``given`` being taken from elsewhere.
 
@@ -326,9 +326,6 @@ def _compiled(
         "session_id": session_id,
         "container": _container,
         "from_microseconds": from_microseconds,
-        "from_timestamp": _from_timestamp,
-        "EXACT": _EXACT,
-        "UTC": UTC,
     }
     for table in tables:
         names[f"{table.entity.name}_model"] = table.model

@@ -354,7 +354,8 @@ class Resident:
             self.accounts = [link(store, name, one, access_token="access", is_admin=False) for one in given]
         if offers(store, "create_session"):
             tokens = (f"{one}-session" for one in given)
-            self.sessions = [looked_up(store, store.create_session(user_id=name, session_token=token)) for token in tokens]
+            made = (store.create_session(user_id=name, session_token=token) for token in tokens)
+            self.sessions = [looked_up(store, session) for session in made]
         if offers(store, "create_authenticator"):
             self.authenticators = [register(store, name, one) for one in given]
         if offers(store, "create_verification_token"):
