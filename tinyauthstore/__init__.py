@@ -15,18 +15,14 @@ Auth.js's adapter contract for Python, on the standard library alone::
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .adapters import (
+    from .adapters import MemoryAdapter, ShelveAdapter, SQLiteAdapter, connect
+    from .contract import (
         Adapter,
         AuthenticatorStore,
-        MemoryAdapter,
         SessionStore,
-        ShelveAdapter,
         Snapshot,
-        SplitAdapter,
-        SQLiteAdapter,
         UserStore,
         VerificationStore,
-        connect,
     )
     from .errors import (
         AuthStoreError,
@@ -48,6 +44,7 @@ if TYPE_CHECKING:
         User,
         VerificationToken,
     )
+    from .split import SplitAdapter
 
 __version__ = "0.1.0"
 
@@ -89,9 +86,9 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import adapters, errors, models
+        from . import adapters, contract, errors, models, split
 
-        known = vars(models) | vars(errors) | vars(adapters)
+        known = vars(models) | vars(errors) | vars(contract) | vars(split) | vars(adapters)
         globals().update((public, known[public]) for public in __all__)
         return known[name]
 

@@ -26,7 +26,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from .adapters import Adapter, Snapshot, WouldWait, _Store
+from .adapters import WouldWait, _Store
+from .contract import Adapter, Snapshot
 from .errors import ClosedError
 from .models import (
     Account, AccountT, Authenticator, AuthenticatorT, Purged, Session, SessionAndUser, SessionT, User, UserT,

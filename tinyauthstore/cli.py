@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import __version__
-from .adapters import TARGETS, Adapter, connect, path_in
+from .adapters import TARGETS, connect, path_in
+from .contract import Adapter
 from .errors import AuthStoreError
 from .models import UTC, Account, Session, SessionAndUser, User, VerificationToken
 

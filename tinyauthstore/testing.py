@@ -57,7 +57,7 @@ try:
 except ImportError as error:
     raise ImportError("tinyauthstore.testing needs pytest: pip install pytest") from error
 
-from .adapters import Adapter, AuthenticatorStore, SessionStore, UserStore, VerificationStore
+from .contract import Adapter, AuthenticatorStore, SessionStore, UserStore, VerificationStore
 from .errors import (
     AuthStoreError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
 )

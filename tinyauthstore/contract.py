@@ -1,0 +1,252 @@
+"""What a store does: Auth.js's adapter interface in Python, and what an application needs beyond it.
+
+``Adapter`` is a ``Protocol`` built from smaller ones (``UserStore``, ``SessionStore``, ``VerificationStore``,
+``AuthenticatorStore``), so that a store of your own needs no base class and may leave out what it does not support.
+
+Times are aware UTC datetimes, ages are seconds. A look-up answers None for whatever a stranger may send; only a
+value that is not a ``str`` is a ``TypeError``, because that is a programmer's mistake.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .models import Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class UserStore(Protocol):
+    """Users and their accounts at identity providers."""
+
+    @abstractmethod
+    def create_user(
+        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
+        email_verified: datetime | None = None, id: str | None = None, **custom: Any
+    ) -> User:
+        """Create and return a user; ``id`` is made by ``new_id`` unless given.
+
+        ConflictError if the e-mail address (in its normal form) or the id is taken, InvalidFieldError
+        for a value that cannot be stored, TypeError for an unknown field.
+        """
+
+    @abstractmethod
+    def get_user(self, user_id: str) -> User | None:
+        """The user with that id, or None."""
+
+    @abstractmethod
+    def get_user_by_email(self, email: str) -> User | None:
+        """The user whose address has the same normal form (NFKC, lower case, trimmed), or None."""
+
+    @abstractmethod
+    def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
+        """The user to whom that provider's account is linked, or None."""
+
+    @abstractmethod
+    def update_user(self, user_id: str, **changes: Any) -> User:
+        """Change the fields named, keep the others (None clears one), and return the user.
+
+        NotFoundError for an unknown id, ConflictError if a new e-mail address is taken,
+        InvalidFieldError, TypeError as in ``create_user``. ``id`` cannot change.
+        """
+
+    @abstractmethod
+    def delete_user(self, user_id: str) -> User | None:
+        """Delete and return the user, or None if there is none.
+
+        Accounts, sessions, authenticators and the e-mail address's pending verification tokens go in
+        the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
+        """
+
+    @abstractmethod
+    def link_account(
+        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+    ) -> Account:
+        """Link a provider's account to a user and return it.
+
+        Linked to the same user already: the fields given are refreshed, the others kept. Linked to
+        another user: ConflictError, nothing changed. NotFoundError for an unknown user. What the
+        provider sent that no field names, or that does not fit its field, is kept in ``extra``.
+        """
+
+    @abstractmethod
+    def unlink_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        """Remove and return the account, or None if there is none."""
+
+    @abstractmethod
+    def get_account(self, *, provider: str, provider_account_id: str) -> Account | None:
+        """The linked account, or None."""
+
+    @abstractmethod
+    def list_accounts(self, user_id: str) -> Sequence[Account]:
+        """The user's accounts by provider; ``[]`` if there are none."""
+
+
+class SessionStore(Protocol):
+    """Signed-in devices. An expired session is absent everywhere, purged or not."""
+
+    @abstractmethod
+    def create_session(
+        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
+        **custom: Any
+    ) -> Session:
+        """Create and return a session; its token comes from ``new_token`` unless given.
+
+        ``expires`` defaults to ``session_max_age`` from now and never lies past
+        ``session_absolute_age``. NotFoundError for an unknown user, ConflictError if the token is
+        taken. Source: ASVS 7.2.3 (a generated token has 256 random bits, 128 are demanded).
+        """
+
+    @abstractmethod
+    def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
+        """The live session with its user, or None if it is unknown, expired or malformed."""
+
+    @abstractmethod
+    def update_session(self, session_token: str, **changes: Any) -> Session | None:
+        """Change ``expires`` or custom fields of a live session and return it; None if there is none.
+
+        An update never inserts, so a signed-out session stays dead.
+        """
+
+    @abstractmethod
+    def touch_session(self, session_token: str) -> Session | None:
+        """Extend a live session on use and return it; None if there is none.
+
+        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, never
+        past ``session_absolute_age`` from its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
+        absolute limits); Auth.js's ``maxAge`` and ``updateAge``.
+        """
+
+    @abstractmethod
+    def rotate_session(self, session_token: str) -> Session | None:
+        """Give a live session a new token and return it; None if there is none.
+
+        Same user, same custom fields, same age and expiry; the old token dies in the same
+        transaction. Source: ASVS 7.2.4 (a new token at every change of privilege).
+        """
+
+    @abstractmethod
+    def delete_session(self, session_token: str) -> Session | None:
+        """Delete and return the session, or None if there was no live one; a second call is harmless."""
+
+    @abstractmethod
+    def list_sessions(self, user_id: str) -> Sequence[Session]:
+        """The user's live sessions, newest first, without their tokens; ``[]`` if there are none."""
+
+    @abstractmethod
+    def revoke_session(self, user_id: str, session_id: str) -> bool:
+        """End the user's session with that public ``id``; False if this user has no such live session."""
+
+    @abstractmethod
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        """End all the user's sessions but the one whose token is ``keep``; how many live ones went, 0 for none.
+
+        Source: ASVS 7.4.3 (after a factor changed, offer to end all other sessions).
+        """
+
+
+class VerificationStore(Protocol):
+    """Single-use tokens: magic links, e-mail codes."""
+
+    @abstractmethod
+    def create_verification_token(
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+    ) -> VerificationToken:
+        """Create and return a token for ``identifier``; the same pair again replaces the first.
+
+        ``expires`` defaults to ``verification_max_age`` from now. Source: ASVS 6.5.5 (at most 10 minutes).
+        """
+
+    @abstractmethod
+    def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
+        """Consume the token and return it, once, to exactly one caller; None to everybody else.
+
+        An expired token is consumed too, and gives None.
+        """
+
+    @abstractmethod
+    def delete_verification_tokens(self, identifier: str) -> int:
+        """Delete all tokens of ``identifier``; how many live ones went, 0 for none."""
+
+
+class AuthenticatorStore(Protocol):
+    """Passkeys (WebAuthn credentials)."""
+
+    @abstractmethod
+    def create_authenticator(
+        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
+        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
+        **custom: Any
+    ) -> Authenticator:
+        """Register and return an authenticator.
+
+        ConflictError if the credential is registered already, NotFoundError for an unknown user.
+        """
+
+    @abstractmethod
+    def get_authenticator(self, credential_id: str) -> Authenticator | None:
+        """The authenticator with that credential id, or None."""
+
+    @abstractmethod
+    def list_authenticators_by_user_id(self, user_id: str) -> Sequence[Authenticator]:
+        """The user's authenticators by credential id; ``[]`` if there are none."""
+
+    @abstractmethod
+    def update_authenticator_counter(self, credential_id: str, counter: int) -> Authenticator:
+        """Store a grown signature counter and return the authenticator.
+
+        CounterRegressionError if it did not grow, unless both are 0; NotFoundError for an unknown
+        credential. Source: WebAuthn § 6.1.1.
+        """
+
+
+class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
+    """Everything that a store of ours does."""
+
+    @abstractmethod
+    def purge_expired(self, *, limit: int | None = None) -> Purged:
+        """Remove expired sessions and tokens, at most ``limit`` of each; the counts of both."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Self]:
+        """All that happens inside happens, or none of it does; nests as savepoints."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """The whole state, for ``restore``; meant for tests."""
+
+    @abstractmethod
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put back the state that ``snapshot`` returned. TypeError for another kind of store's."""
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """The problems found in the stored data, in words; ``[]`` when it is sound."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. A second call does nothing; any other call raises ClosedError."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Snapshot:
+    """A store's whole state at one moment, opaque; ``restore`` takes it back."""
+
+    __slots__ = ("made_by", "state")
+
+    def __init__(self, made_by: tuple[Any, ...], state: Any) -> None:
+        self.made_by = made_by
+        self.state = state
