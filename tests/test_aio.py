@@ -32,10 +32,10 @@ from tinyauthstore import (
     SplitAdapter,
     SQLiteAdapter,
     StorageError,
-    adapters,
     aio,
+    base,
 )
-from tinyauthstore.adapters import AT_ONCE, WouldWait, _Store
+from tinyauthstore.base import AT_ONCE, BaseAdapter, WouldWait
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.testing import CALLS, FrozenClock, Household
 
@@ -216,13 +216,13 @@ def parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_the_signature_of_the_contract(name: str) -> None:
     assert parameters(getattr(AsyncAdapter, name)) == parameters(getattr(Adapter, name))
-    assert parameters(getattr(AsyncAdapter, name)) == parameters(getattr(_Store, name))
+    assert parameters(getattr(AsyncAdapter, name)) == parameters(getattr(BaseAdapter, name))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_returns_what_the_stores_does(name: str) -> None:
     ours, theirs = (
-        inspect.signature(getattr(cls, name)).return_annotation for cls in (AsyncAdapter, _Store)
+        inspect.signature(getattr(cls, name)).return_annotation for cls in (AsyncAdapter, BaseAdapter)
     )
     assert ours == theirs.replace("Iterator", "AsyncIterator")
 
@@ -1511,7 +1511,7 @@ def test_a_forked_child_gets_a_worker_of_its_own(tmp_path: Path) -> None:
 
 @apart
 def test_a_child_forked_inside_a_transaction_is_told_so(tmp_path: Path) -> None:
-    adapters.FORK_PATIENCE = 0.05
+    base.FORK_PATIENCE = 0.05
     store = AsyncAdapter(SQLiteAdapter(tmp_path / "auth.db"))
 
     def child() -> None:

@@ -29,7 +29,7 @@ import pytest
 
 from support import PATIENCE, Crew, apart, every_connection, every_statement, exit_code, fork, run_python
 from tinyauthstore import (
-    ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, adapters,
+    ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, adapters, base, kept,
 )
 from tinyauthstore.testing import FAR, START, FrozenClock, link, race, undone
 
@@ -238,7 +238,7 @@ def shared_board(path: str) -> Iterator[MutableSequence[int]]:
 SABOTAGE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "none": lambda patch: None,
     "no validation": lambda patch: patch.setattr(SQLiteAdapter, "_still_true", lambda store: True),
-    "no eviction": lambda patch: patch.setattr(adapters._Recent, "evict", lambda recent, session_id: None),
+    "no eviction": lambda patch: patch.setattr(kept.Recent, "evict", lambda recent, session_id: None),
     "no descriptor": lambda patch: patch.setattr(adapters, "_descriptor_of", lambda path: -1),
 }
 """What is taken out of the adapter before a game, by the names of tests."""
@@ -688,7 +688,7 @@ def test_a_session_that_is_read_again_pushes_out_no_other(kind: str, tmp_path: P
 def test_a_kept_session_is_read_again_once_however_many_others_were_looked_up(
     kind: str, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters, "FEW_DIGESTS", 3)
+    monkeypatch.setattr(kept, "FEW_DIGESTS", 3)
     with household(kind, tmp_path, cache_size=3) as store:
         looks(store)
         store.get_session_and_user(store.create_session(user_id="ada").session_token)
@@ -903,7 +903,7 @@ def test_a_session_is_kept_from_its_second_look_up_on(kind: str, tmp_path: Path)
 def test_so_many_that_were_looked_up_once_are_remembered_as_few_or_as_are_kept(
     kind: str, few: int, size: int, remembered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters, "FEW_DIGESTS", few)
+    monkeypatch.setattr(kept, "FEW_DIGESTS", few)
     with household(kind, tmp_path, cache_size=size) as store:  # three were
         second, third = (store.get_session_and_user(LAPTOP) for _ in range(2))
     assert (second is third) is remembered
@@ -1206,8 +1206,8 @@ LOOKING_UP = {
     method.__code__
     for method in (
         SQLiteAdapter._get_session_and_user, MemoryAdapter._get_session_and_user, SQLiteAdapter._still_true,
-        adapters._Place.__init__, adapters._Recent.reserve, adapters._Recent.remember,
-        adapters._Recent.evict, adapters._Recent.doubt, adapters._Recent.clear,
+        kept.Place.__init__, kept.Recent.reserve, kept.Recent.remember,
+        kept.Recent.evict, kept.Recent.doubt, kept.Recent.clear,
     )
 }
 """All lines of which each matters to what is kept."""
@@ -1221,14 +1221,14 @@ def interrupted(line: int, codes: set[CodeType] = LOOKING_UP) -> Iterator[list[s
         with signalled({line: interrupt}, codes.__contains__) as where:
             yield where
     except Interrupted as error:
-        kept[:] = [error]
+        alive[:] = [error]
 
 
 def interrupt() -> None:
     raise Interrupted
 
 
-kept: list[BaseException] = []
+alive: list[BaseException] = []
 
 
 @contextmanager
@@ -1462,7 +1462,7 @@ def test_what_a_signals_handler_reads_while_the_store_connects_anew_is_not_kept_
 
 BEGINNING = {
     method.__code__
-    for method in (vars(adapters._Store)["transaction"].__wrapped__, SQLiteAdapter._begin, MemoryAdapter._begin)
+    for method in (vars(base.BaseAdapter)["transaction"].__wrapped__, SQLiteAdapter._begin, MemoryAdapter._begin)
 }
 
 
@@ -1610,4 +1610,4 @@ def forking(line: int, *, both: bool = True) -> Iterator[list[int]]:
 
 
 def in_the_adapters(code: CodeType) -> bool:
-    return code.co_filename == adapters.__file__ and "fork" not in code.co_name
+    return code.co_filename in {adapters.__file__, base.__file__, kept.__file__} and "fork" not in code.co_name

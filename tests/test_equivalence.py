@@ -31,7 +31,7 @@ from tinyauthstore import (
     SQLiteAdapter,
     User,
     VerificationToken,
-    adapters,
+    base,
 )
 from tinyauthstore.testing import FrozenClock, Undo
 
@@ -436,7 +436,7 @@ class Trial:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Purging comes to its limits with a handful of records."""
-    monkeypatch.setattr(adapters, "PURGE_BATCH", 2)
+    monkeypatch.setattr(base, "PURGE_BATCH", 2)
 
 
 def compare(seed: int, steps: int, path: Path) -> None:

@@ -35,6 +35,7 @@ from tinyauthstore import (
     StorageError,
     User,
     adapters,
+    base,
     connect,
     journal,
 )
@@ -291,7 +292,7 @@ def test_the_writes_of_many_threads_are_all_there(path: Path) -> None:
 
 def interrupted(after: int, call: Callable[[], object]) -> bool:
     """Whether ``call`` was struck by Ctrl-C, which comes where Python lets signals in: after so many calls."""
-    modules, left = {adapters.__file__, journal.__file__}, after
+    modules, left = {adapters.__file__, base.__file__, journal.__file__}, after
 
     def strike(frame: Any, event: str, argument: Any) -> None:
         nonlocal left

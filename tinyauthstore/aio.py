@@ -26,7 +26,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from .adapters import WouldWait, _Store
+from .base import BaseAdapter, WouldWait
 from .contract import Adapter, Snapshot
 from .errors import ClosedError
 from .models import (
@@ -111,7 +111,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     @overload
     def __init__(
-        self, adapter: _Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]
+        self, adapter: BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]
     ) -> None: ...
     @overload
     def __init__(
@@ -123,8 +123,8 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         For one event loop at a time: several ``asyncio.run`` after each other are fine; RuntimeError if
         another loop that uses it is running.
         """
-        self._adapter = cast("_Store[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]", adapter)
-        self._can_hurry = isinstance(adapter, _Store)
+        self._adapter = cast("BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]", adapter)
+        self._can_hurry = isinstance(adapter, BaseAdapter)
         self._worker = _new_worker()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None

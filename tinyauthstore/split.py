@@ -81,7 +81,7 @@ class SplitAdapter(Adapter):
             if self._apart:
                 self._sessions.delete_user(user_id)
             if user is not None and user.email is not None and self._verification is not self._users:
-                for address in {user.email, email_key(user.email) or user.email}:  # as in _Store
+                for address in {user.email, email_key(user.email) or user.email}:  # as in BaseAdapter
                     self._verification.delete_verification_tokens(address)
             return self._users.delete_user(user_id)
 
