@@ -182,7 +182,7 @@ def test_any_exception_comes_through_and_the_loop_goes_on(loop: Loop, error: Bas
 
 def test_a_call_that_hangs_is_an_error(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a test run that never ends; and the loop can be closed all the same."""
-    monkeypatch.setattr(testing, "PATIENCE", 0.05)
+    monkeypatch.setattr(testing.tools, "PATIENCE", 0.05)
 
     with pytest.raises(TimeoutError):
         loop.run(lambda: asyncio.Event().wait())
