@@ -35,9 +35,10 @@ from tinyauthstore import (
     aio,
     base,
 )
-from tinyauthstore.base import AT_ONCE, BaseAdapter, WouldWait
 from tinyauthstore.aio import AsyncAdapter
+from tinyauthstore.base import AT_ONCE, BaseAdapter
 from tinyauthstore.testing import CALLS, FrozenClock, Household
+from tinyauthstore.transactions import WouldWait
 
 T = TypeVar("T")
 METHODS = [name for name in dir(Adapter) if not name.startswith("_")]
@@ -358,6 +359,59 @@ def test_a_look_up_in_a_file_does_not_wait_for_another_threads_either(tmp_path: 
 
     run(main())
     assert adapter.names["get_user"].startswith(WORKER)
+
+
+def noted_split(tmp_path: Path, **stores: Any) -> Any:
+    """Users in a file, all else in memory; ``names`` has the threads."""
+    if "users" not in stores:
+        stores["users"] = SQLiteAdapter(tmp_path / "auth.db", **FILE)  # type: ignore[arg-type]
+    return noting(SplitAdapter)(**stores)
+
+
+@pytest.mark.parametrize("call", LOOK_UPS)
+def test_a_look_up_in_a_split_of_our_stores_runs_on_the_event_loop(tmp_path: Path, call: str) -> None:
+    split = noted_split(tmp_path, sessions=MemoryAdapter(), verification=MemoryAdapter())
+
+    async def main() -> None:
+        async with AsyncAdapter(split) as store:
+            await CALLS[call](store)
+            assert threading.active_count() == 1
+
+    run(main())
+    assert split.names[call.partition(",")[0]] == "MainThread"
+
+
+@pytest.mark.parametrize("busy", ["users", "sessions"])
+def test_a_look_up_in_a_split_waits_on_the_worker_for_a_locked_part(busy: str) -> None:
+    parts = {"users": MemoryAdapter(), "sessions": MemoryAdapter()}
+    split = noting(SplitAdapter)(**parts)
+
+    async def main() -> None:
+        async with AsyncAdapter(split) as store:
+            await store.create_user(id="ada")
+            await store.create_session(user_id="ada", session_token="token")
+            with busy_in_another_thread(parts[busy]) as end:
+                waiting = asyncio.create_task(store.get_session_and_user("token"))
+                await turns()
+                assert not waiting.done()
+                end()
+                assert (await waiting).user.id == "ada"
+
+    run(main())
+    assert split.names["get_session_and_user"].startswith(WORKER)
+
+
+@pytest.mark.parametrize("role", ["users", "sessions", "verification"])
+def test_a_split_with_a_store_that_is_not_ours_runs_on_the_worker(tmp_path: Path, role: str) -> None:
+    split = noted_split(tmp_path, **{role: Proxy(MemoryAdapter())})
+
+    async def main() -> None:
+        async with AsyncAdapter(split) as store:
+            for call in LOOK_UPS:
+                await CALLS[call](store)
+
+    run(main())
+    assert all(name.startswith(WORKER) for name in split.names.values())
 
 
 LENGTHS = [(AT_ONCE, "MainThread"), (AT_ONCE + 1, WORKER), (3 * AT_ONCE, WORKER)]

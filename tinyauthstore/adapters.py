@@ -32,6 +32,7 @@ from .schema import (
     APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
     Table, schema_for, to_microseconds,
 )
+from .transactions import turn
 
 try:
     import sqlite3
@@ -343,7 +344,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a query, from the second connection where the first is busy in another thread."""
         lock, other = self._lock, self._reader_lock
-        if not lock.acquire(blocking=self._copied_by_fork):
+        mine = lock.acquire(blocking=False)
+        if not mine and self._copied_by_fork:
+            self._about_to_wait()
+            mine = lock.acquire()
+        if not mine:
             if not other.acquire(blocking=False):
                 self._about_to_wait()
                 other.acquire()
@@ -384,10 +389,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         # The hot path of every application: no generality that costs, each line measured.
         lock = self._lock
-        if not lock.acquire(self._copied_by_fork):  # busy: the second connection, which keeps nothing
-            digest = self._digest(session_token)
-            rows = self._read(self._schema.session_and_user, (digest,))
-            return self._found(rows[0], session_token, digest) if rows else None
+        if not lock.acquire(False):  # busy
+            if not self._copied_by_fork:  # the second connection, which keeps nothing
+                digest = self._digest(session_token)
+                rows = self._read(self._schema.session_and_user, (digest,))
+                return self._found(rows[0], session_token, digest) if rows else None
+            self._about_to_wait()
+            lock.acquire()
         try:
             recent = self._recent
             place, known = recent.places.get(session_token), None
@@ -689,13 +697,13 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     # -- storage
 
     def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        with self._lock:
+        with turn(self._lock):
             self._require_open()
             record = self._shelves[entity].records.get(key)
         return None if record is None else fresh(record)
 
     def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
-        with self._lock:
+        with turn(self._lock):
             self._require_open()
             shelf = self._shelves[entity]
             keys = shelf.groups.get(group, ())
@@ -705,12 +713,12 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return {key: fresh(record) for key, record in found.items()}
 
     def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
-        with self._lock:
+        with turn(self._lock):
             self._require_open()
             return dict(self._shelves[entity].records)
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        with self._lock:
+        with turn(self._lock):
             self._require_open()
             recent = self._recent
             place = recent.places.get(session_token)
@@ -734,7 +742,7 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return found
 
     def _get_owner(self, account: tuple[str, str]) -> UserT | None:
-        with self._lock:
+        with turn(self._lock):
             self._require_open()
             linked = self._shelves[ACCOUNT].records.get(account)
             return None if linked is None else self._get(USER, (linked.user_id,))

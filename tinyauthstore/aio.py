@@ -26,13 +26,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from .base import BaseAdapter, WouldWait
+from .base import BaseAdapter
 from .contract import Adapter, Snapshot
 from .errors import ClosedError
 from .models import (
     Account, AccountT, Authenticator, AuthenticatorT, Purged, Session, SessionAndUser, SessionT, User, UserT,
     VerificationToken, VerificationTokenT,
 )
+from .transactions import WouldWait, at_once
 
 if TYPE_CHECKING:
     from typing import Self
@@ -124,7 +125,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         another loop that uses it is running.
         """
         self._adapter = cast("BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]", adapter)
-        self._can_hurry = isinstance(adapter, BaseAdapter)
+        self._answers_at_once = getattr(adapter, "_answers_at_once", False) is True
         self._worker = _new_worker()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -194,9 +195,9 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     async def _look_up(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
         """Run a look-up here and now if that needs no waiting, else on the worker thread."""
-        if self._can_hurry and self._current() is None:
+        if self._answers_at_once and self._current() is None:
             try:
-                return self._adapter._at_once(method, *arguments, **fields)
+                return at_once(method, *arguments, **fields)
             except WouldWait:
                 pass
         return await self._wait_for(method, *arguments, **fields)

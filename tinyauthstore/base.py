@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from .contract import Adapter, Snapshot
 from .errors import (
@@ -31,12 +31,10 @@ from .models import (
     AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
     User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of, identifier_key, session_id, storable,
 )
+from .transactions import about_to_wait
 
 if TYPE_CHECKING:
     from typing import Self, TypedDict
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 DAY = 24 * 60 * 60
 """Seconds."""
@@ -122,10 +120,6 @@ def _brief(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
-class WouldWait(Exception):
-    """A look-up asked for at once would have had to wait, or to read much. Never leaves the package."""
-
-
 class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """The contract, written once over the storage verbs at the end of this class."""
 
@@ -198,7 +192,6 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         self._lock = threading.RLock()
         self._depth = 0  # of nested transactions; read and written only under the lock
         self._beginning = False  # the outermost of them, or in it: it has an owner who will end it
-        self._hurry = threading.local()  # .on in a thread that must not wait
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
         self._locked_for_fork = False
         if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
@@ -688,23 +681,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if self._lost is not None:
             raise self._lost()
 
-    def _at_once(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
-        """The answer of a look-up, for an event loop. WouldWait, and nothing done, if it had to wait."""
-        lock = self._lock  # which a child forked meanwhile, in a signal's handler, has replaced
-        if self._copied_by_fork and not lock.acquire(blocking=False):
-            raise WouldWait
-        try:
-            self._hurry.on = True
-            return method(*arguments, **fields)
-        finally:
-            self._hurry.on = False
-            if self._copied_by_fork:
-                lock.release()
+    _answers_at_once = True
+    """Whether look-ups call ``_about_to_wait`` before they wait, so that ``AsyncAdapter`` may run them at once."""
 
     def _about_to_wait(self) -> None:
-        """WouldWait, in a thread that must not."""
-        if getattr(self._hurry, "on", False):
-            raise WouldWait
+        """WouldWait, in a thread that must not wait."""
+        about_to_wait()
 
     # -- small change
 

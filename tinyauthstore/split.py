@@ -48,6 +48,7 @@ class SplitAdapter(Adapter):
         self._apart = self._sessions is not self._users
         roles = (self._users, self._sessions, self._verification)
         self._stores = list({id(store): store for store in roles}.values())
+        self._answers_at_once = all(getattr(store, "_answers_at_once", False) is True for store in self._stores)
         self._kind = (SplitAdapter, *(self._stores.index(store) for store in roles))
 
     def __repr__(self) -> str:
