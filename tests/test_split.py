@@ -6,9 +6,13 @@ That it keeps the contract while nothing is interrupted is tested by the kit.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
+import pydoc
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,17 @@ from tinyauthstore import (
     NotFoundError,
     Purged,
     Session,
+    SessionAndUser,
+    SessionStore,
     SplitAdapter,
     SQLiteAdapter,
     StorageError,
     User,
+    UserStore,
+    VerificationStore,
 )
 from tinyauthstore.aio import AsyncAdapter
-from tinyauthstore.testing import CALLS, NOTHING, ON_A_SESSION, FrozenClock, Household, link, race, undone
+from tinyauthstore.testing import CALLS, DAY, NOTHING, ON_A_SESSION, FrozenClock, Household, link, race, undone
 
 ADA = "ada@example.com"
 ROLES = ("users", "sessions", "verification")
@@ -515,3 +523,201 @@ def test_linking_and_counting_fall_to_the_users_store(stores: Stores) -> None:
     stores.split.create_user(id="ada")
     account = link(stores.split, "ada", team="red")
     assert stores["users"].list_accounts("ada") == [account]
+
+
+# --- stores that keep their role and no more --------------------------------------------------
+
+
+class Bare:
+    """Somebody's own store: the methods of some protocols, and those named."""
+
+    def __init__(self, whole: Any, *protocols: Any, also: tuple[str, ...] = ()) -> None:
+        for name in {name for protocol in protocols for name in protocol.__abstractmethods__} | {*also}:
+            setattr(self, name, getattr(whole, name))
+
+    def __repr__(self) -> str:
+        return "Bare()"
+
+
+class InRedis:
+    """Sessions and no users: it demands none, and what it calls a user is the id of one."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Session] = {}
+
+    def __repr__(self) -> str:
+        return "InRedis()"
+
+    def create_session(
+        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None, **custom: Any
+    ) -> Session:
+        token, now = session_token or f"{len(self.kept)}", FrozenClock().now
+        made = Session(session_token=token, user_id=user_id, expires=expires or now + DAY, id=token[::-1])
+        return self.kept.setdefault(token, made)
+
+    def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
+        session = self.kept.get(session_token)
+        return None if session is None else SessionAndUser(session, User(id=session.user_id))
+
+    def update_session(self, session_token: str, /, **changes: Any) -> Session | None:
+        if session_token not in self.kept:
+            return None
+        self.kept[session_token] = replace(self.kept[session_token], **changes)
+        return self.kept[session_token]
+
+    def touch_session(self, session_token: str) -> Session | None:
+        return self.kept.get(session_token)
+
+    def rotate_session(self, session_token: str) -> Session | None:
+        old = self.kept.pop(session_token, None)
+        return None if old is None else self.create_session(user_id=old.user_id, session_token="rotated")
+
+    def delete_session(self, session_token: str) -> Session | None:
+        return self.kept.pop(session_token, None)
+
+    def list_sessions(self, user_id: str) -> list[Session]:
+        return [session for session in self.kept.values() if session.user_id == user_id]
+
+    def revoke_session(self, user_id: str, session_id: str) -> bool:
+        ended = [s for s in self.list_sessions(user_id) if s.id == session_id]
+        return any([self.kept.pop(session.session_token) for session in ended])
+
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        ended = [s.session_token for s in self.list_sessions(user_id) if s.session_token != keep]
+        return len([self.kept.pop(token) for token in ended])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Iterator[SplitAdapter]:
+    """Users in a file beside the sessions of somebody's own store."""
+    with SplitAdapter(users=SQLiteAdapter(tmp_path / "auth.db"), sessions=InRedis()) as split:
+        yield split
+
+
+def test_sessions_may_be_in_a_store_that_has_nothing_else(mixed: SplitAdapter) -> None:
+    ada, session = signed_in(mixed)
+    assert mixed.get_session_and_user("token") == (session, ada)
+    assert mixed.touch_session("token") == session and mixed.list_sessions("ada") == [session]
+    later = session.expires + DAY
+    updated = mixed.update_session("token", expires=later)
+    assert updated is not None and updated.expires == later
+    rotated = mixed.rotate_session("token")
+    assert rotated is not None and mixed.get_session_and_user("token") is None
+    assert mixed.revoke_session("ada", rotated.id) and mixed.revoke_sessions("ada") == 0
+    assert mixed.purge_expired() == Purged(0, 0) and mixed.check() == []
+
+
+def test_a_user_deleted_loses_the_sessions_in_a_store_that_has_nothing_else(mixed: SplitAdapter) -> None:
+    signed_in(mixed)
+    mixed.create_user(id="grace")
+    kept = mixed.create_session(user_id="grace", session_token="hers")
+    assert mixed.delete_user("ada") is not None
+    assert mixed.get_session_and_user("token") is None and mixed.list_sessions("ada") == []
+    found = mixed.get_session_and_user("hers")
+    assert found is not None and found.session == kept
+
+
+def test_a_session_in_a_store_that_demands_no_user_has_one(mixed: SplitAdapter) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        mixed.create_session(user_id="nobody", session_token="token")
+    assert (caught.value.model, caught.value.key) == ("User", "nobody")
+    assert mixed.get_session_and_user("token") is None
+
+
+@pytest.mark.parametrize("method", ON_A_SESSION)
+def test_a_session_whose_user_vanished_is_absent_from_a_store_that_has_nothing_else(
+    tmp_path: Path, method: str
+) -> None:
+    with SQLiteAdapter(tmp_path / "auth.db") as users:
+        split = SplitAdapter(users=users, sessions=InRedis())
+        _, session = signed_in(split)
+        users.delete_user("ada")
+        assert ON_A_SESSION[method](split, session) == NOTHING.get(method)
+
+
+def test_a_transaction_spans_the_stores_that_have_them(mixed: SplitAdapter) -> None:
+    mixed.create_user(id="ada")
+    with pytest.raises(LookupError), mixed.transaction():
+        mixed.create_user(id="grace")
+        mixed.create_session(user_id="ada", session_token="token")
+        raise LookupError
+    assert mixed.get_user("grace") is None and mixed.get_session_and_user("token") is not None
+
+
+def test_verification_tokens_may_be_in_a_store_that_has_nothing_else() -> None:
+    with MemoryAdapter() as users, MemoryAdapter() as whole:
+        split = SplitAdapter(users=users, verification=Bare(whole, VerificationStore))
+        signed_in(split)
+        assert users.delete_verification_tokens(ADA) == 0
+        split.delete_user("ada")
+        assert split.use_verification_token(identifier=ADA, token="link") is None
+        split.close()  # the users; the other cannot be
+        split.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_users_may_be_in_a_store_that_has_nothing_else(apart: bool) -> None:
+    with MemoryAdapter() as whole, MemoryAdapter() as other:
+        users = Bare(whole, UserStore) if apart else Bare(whole, UserStore, SessionStore, VerificationStore)
+        split = SplitAdapter(users=users, **dict.fromkeys(ROLES[1:], other) if apart else {})
+        ada, session = signed_in(split)
+        assert split.get_session_and_user("token") == (session, ada)
+        with pytest.raises(TypeError, match=r"Bare\(\) has no get_authenticator\(\)"):
+            split.get_authenticator("key")
+        assert split.delete_user("ada") == ada and split.list_sessions("ada") == []
+
+
+@pytest.mark.parametrize(
+    "role, given, missing",
+    [
+        ("users", {"users": InRedis()}, "UserStore; InRedis() has no create_user, delete_user, get_account,"),
+        ("sessions", {"sessions": "redis://"}, "SessionStore; 'redis://' has no create_session, delete_session,"),
+        ("sessions", {"users": "bare"}, "SessionStore; Bare() has no create_session,"),
+        ("verification", {"verification": InRedis()}, "VerificationStore; InRedis() has no create_verification_to"),
+    ],
+)
+def test_a_store_that_lacks_methods_of_its_role_is_refused_by_name(
+    role: str, given: dict[str, Any], missing: str
+) -> None:
+    with MemoryAdapter() as whole, pytest.raises(TypeError) as caught:
+        SplitAdapter(**{"users": whole} | {k: Bare(whole, UserStore) if v == "bare" else v for k, v in given.items()})
+    assert str(caught.value).startswith(f"{role}= takes a {missing}")
+
+
+@pytest.mark.parametrize("method", ["snapshot", "restore"])
+def test_a_state_that_a_store_cannot_give_or_take_is_a_type_error_that_names_the_store(method: str) -> None:
+    with MemoryAdapter() as users, MemoryAdapter() as whole:
+        also = ("snapshot",) if method == "restore" else ()
+        split = SplitAdapter(users=users, sessions=Bare(whole, SessionStore, also=also))
+        users.create_user(id="ada")
+        with pytest.raises(TypeError, match=rf"^Bare\(\) has no {method}\(\)$"):
+            split.restore(split.snapshot())
+        assert users.get_user("ada") is not None
+
+
+@pytest.mark.parametrize("method", ["purge_expired", "check", "close", "__enter__", "transaction"])
+def test_what_some_stores_cannot_do_the_others_do(stores: Stores, method: str) -> None:
+    also = {"purge_expired", "check", "close", "__enter__", "__exit__", "transaction"} - {method}
+    sessions = Bare(stores["sessions"], SessionStore, also=tuple(also))
+    split = SplitAdapter(users=stores["users"], sessions=sessions, verification=stores["verification"])
+    with split:
+        stores["verification"].create_verification_token(identifier=ADA)
+        stores.clock.tick(days=31)  # type: ignore[union-attr]
+        with split.transaction():
+            split.create_user(id="ada")
+        assert split.purge_expired().verification_tokens == 1 and split.check() == []
+    with pytest.raises(ClosedError):
+        stores["users"].check()
+
+
+def test_its_methods_have_the_names_signatures_and_docstrings_of_the_contract() -> None:
+    for name in dir(Adapter):
+        if not name.startswith("_"):
+            ours, contract = getattr(SplitAdapter, name), getattr(Adapter, name)
+            assert ours.__name__ == name and inspect.getdoc(ours)
+            assert str(inspect.signature(ours)).partition(" ->")[0] == (
+                str(inspect.signature(contract)).partition(" ->")[0]
+            )
+            if name != "transaction":
+                assert inspect.getdoc(ours) == inspect.getdoc(contract)
+    assert pydoc.render_doc(SplitAdapter.create_session, renderer=pydoc.plaintext).count("session_absolute_age")

@@ -1,37 +1,36 @@
-"""The contract for asyncio: ``AsyncAdapter(adapter)`` has the same names, awaited.
+"""The contract for asyncio: ``AsyncAdapter(adapter)`` has the same methods, awaited.
 
 A look-up that can be answered without waiting runs at once, on the event loop: handing it to a thread
-and back costs ten times the look-up. Whatever may wait (every write, and a look-up that finds the
-store locked or has much to read) runs on one worker thread of the adapter's own, a whole method at a
-time, so the event loop goes on while a disk syncs or another process holds the file.
+and back takes ten times as long as the look-up. Whatever may wait (every write, and a look-up that finds
+the store locked or has much to read) runs on the adapter's own worker thread, one whole method at a time,
+so the event loop goes on while a disk syncs or another process holds the file.
 
 ``async with store.transaction():`` belongs to the task that opened it and to tasks started inside it.
-Other tasks' writes wait until it ends; their look-ups see what was there before (those of a store in
-memory wait too). So do not await, inside, a task that was started outside and writes.
+Other tasks' writes wait until it ends; their look-ups see the state before it, but in a store in memory they
+wait too. So do not await, inside it, a task that was started outside and writes.
 
-Cancelling an ``await`` abandons the answer, not the work: a method either has not begun, and never
-will, or runs to its end; a transaction is rolled back, or, if its commit had begun, is complete; no
-lock stays behind. That rests on one fact: the worker thread takes its calls strictly in turn.
+Cancelling an ``await`` abandons the answer, not the work: a method that has begun runs to its end, and one that
+has not never will. A transaction is rolled back or, if its commit had begun, is complete. No lock stays behind.
+All of this rests on one fact: the worker thread runs its calls strictly in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
-from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from .base import BaseAdapter
-from .contract import Adapter, Snapshot
+from .contract import Adapter, like
 from .errors import ClosedError
 from .models import (
-    Account, AccountT, Authenticator, AuthenticatorT, Purged, Session, SessionAndUser, SessionT, User, UserT,
-    VerificationToken, VerificationTokenT,
+    Account, AccountT, Authenticator, AuthenticatorT, Session, SessionT, User, UserT, VerificationToken,
+    VerificationTokenT,
 )
 from .transactions import WouldWait, at_once
 
@@ -40,6 +39,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+StoreT = TypeVar("StoreT")
+Function = TypeVar("Function", bound=Callable[..., Any])
+Sync = Callable[Concatenate[StoreT, P], T]
+Async = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
 class _Transaction:
@@ -51,14 +54,14 @@ class _Transaction:
         self._process = os.getpid()
         self._manager: AbstractContextManager[Any] | None = None
         self.open = True
-        # Held by whichever of the transaction's tasks uses the worker: nested ones must not interleave.
+        # Held by the one task of the transaction that is using the worker: nested transactions must not interleave.
         self.turn = asyncio.Lock()
-        self.around: _Transaction | None = _innermost.get()  # of whatever adapter
+        self.around: _Transaction | None = _innermost.get()  # any adapter's
         while self.around is not None and not self.around.open:
             self.around = self.around.around
 
     def is_of(self, owner: object) -> bool:
-        """Whether it is open, and that adapter's; in a forked child none is, the worker is gone there."""
+        """Whether it is open and belongs to that adapter. In a forked child, where the worker is gone, none does."""
         return self.open and self._owner is owner and self._process == os.getpid()
 
     def enter(self) -> None:
@@ -73,7 +76,7 @@ class _Transaction:
             self._manager.__exit__(kind, error, trace)
 
 
-# The transaction that the running task is in. Links to those around it, which may be another adapter's.
+# The innermost transaction of the running task, linked to those around it, which may be another adapter's.
 _innermost: ContextVar[_Transaction | None] = ContextVar("tinyauthstore_transaction", default=None)
 
 
@@ -82,9 +85,9 @@ def _new_worker() -> ThreadPoolExecutor:
 
 
 async def _finished(work: Future[Any]) -> None:
-    """Wait until the worker is done with it. Giving up changes nothing about the work.
+    """Wait until the worker has finished the work. Cancelling the wait does not cancel the work.
 
-    Not ``asyncio.wrap_future``: that waits for ever if the work raised StopIteration, and drops a call
+    ``asyncio.wrap_future`` will not do: it waits for ever if the work raised StopIteration, and it drops a call
     that is still queued when the wait is cancelled, which must not happen to the end of a transaction.
     """
     loop = asyncio.get_running_loop()
@@ -98,16 +101,55 @@ async def _finished(work: Future[Any]) -> None:
         try:
             loop.call_soon_threadsafe(settle)
         except RuntimeError:
-            pass  # the loop was closed: nobody waits any longer
+            pass  # the loop was closed: nobody is waiting any more
 
     work.add_done_callback(tell)
     await done
 
 
-class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
-    """An adapter whose methods are awaited. What each one does stands at ``Adapter``.
+def _awaited(method: Sync[StoreT, P, T]) -> Async[P, T]:
+    """``method`` for ``AsyncAdapter``, run on the worker thread."""
+    name = method.__name__
 
-    Any adapter will do; of one that is not this package's, every call goes through the worker thread.
+    @_like(method)
+    async def call(self: Any, /, *keys: Any, **fields: Any) -> Any:
+        return await self._wait_for(getattr(self._adapter, name), *keys, **fields)
+
+    return call
+
+
+def _looked_up(method: Sync[StoreT, P, T]) -> Async[P, T]:
+    """``method`` for ``AsyncAdapter``, run at once if that needs no waiting, else on the worker thread."""
+    name = method.__name__
+
+    @_like(method)
+    async def call(self: Any, /, *keys: Any, **fields: Any) -> Any:
+        if self._answers_at_once and self._current() is None:
+            try:
+                return at_once(getattr(self._adapter, name), *keys, **fields)
+            except WouldWait:
+                pass
+        return await self._wait_for(getattr(self._adapter, name), *keys, **fields)
+
+    return call
+
+
+def _like(method: Callable[..., Any]) -> Callable[[Function], Function]:
+    """A decorator: the name, signature and docstring of ``method``."""
+
+    def decorate(function: Function) -> Function:
+        like(method)(function)
+        function.__module__, function.__qualname__ = __name__, f"AsyncAdapter.{method.__name__}"
+        return function
+
+    return decorate
+
+
+class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
+    """An adapter whose methods are awaited. ``Adapter`` documents each of them.
+
+    Any adapter can be wrapped. If it is not one of this package's, or is a ``SplitAdapter`` with a store that is
+    not, every call goes to the worker thread.
     """
 
     @overload
@@ -119,17 +161,17 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         self: AsyncAdapter[User, Account, Session, VerificationToken, Authenticator], adapter: Adapter
     ) -> None: ...
     def __init__(self, adapter: Any) -> None:
-        """Wrap ``adapter``, which is then this object's to close.
+        """Wrap ``adapter``; closing this object closes it.
 
-        For one event loop at a time: several ``asyncio.run`` after each other are fine; RuntimeError if
+        For one event loop at a time: several ``asyncio.run`` one after the other are fine. RuntimeError if
         another loop that uses it is running.
         """
-        self._adapter = cast("BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]", adapter)
+        self._adapter = adapter
         self._answers_at_once = getattr(adapter, "_answers_at_once", False) is True
         self._worker = _new_worker()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()  # for tasks outside any transaction; one that is open holds it
+        self._lock = asyncio.Lock()  # for tasks outside any transaction; an open transaction holds it
         self._open: list[_Transaction] = []  # outermost first
         self._closing: Future[None] | None = None
 
@@ -146,19 +188,19 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return transaction
 
     async def _its_turn(self) -> asyncio.Lock:
-        """Wait until the running task may use the worker. Returns the lock that it then holds."""
+        """Wait until the running task may use the worker. Return the lock that the task then holds."""
         while True:
             transaction = self._current()
             lock = self._lock_here() if transaction is None else transaction.turn
             await lock.acquire()
             if transaction is self._current():
                 return lock
-            lock.release()  # the transaction ended while a task of it was waiting: that one is now outside
+            lock.release()  # the transaction ended while this task of it was waiting, and is now outside
 
     def _lock_here(self) -> asyncio.Lock:
-        """The lock, in the running loop; a lock of asyncio is good for one loop only."""
+        """The lock for the running loop: an ``asyncio.Lock`` works in one loop only. RuntimeError."""
         loop = asyncio.get_running_loop()
-        if self._process != os.getpid():  # a forked child: no thread of the parent's came along
+        if self._process != os.getpid():  # a forked child, which has none of its parent's threads
             self._process, self._worker, self._open = os.getpid(), _new_worker(), []
         elif loop is self._loop:
             return self._lock
@@ -166,7 +208,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             self._loop.is_running() or (self._lock.locked() and not self._loop.is_closed())
         ):
             raise RuntimeError(f"{self!r} is in use by another event loop; give each loop one of its own")
-        while self._open:  # left behind by tasks of a loop that was closed over their heads
+        while self._open:  # left open by tasks whose loop was closed before they ended
             self._end(self._open[-1], asyncio.CancelledError())
         self._loop, self._lock = loop, asyncio.Lock()
         return self._lock
@@ -181,11 +223,11 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             await _finished(work)
             return work.result()
         finally:
-            work.cancel()  # if the wait was, and the worker has not begun: then it never will
+            work.cancel()  # if the wait was cancelled before the worker began the work: it never will
             del work  # it may hold an exception, whose traceback holds this frame
 
     async def _wait_for(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
-        """Run a whole method on the worker thread, when it is this task's turn."""
+        """Run a whole method on the worker thread when it is this task's turn."""
         lock = await self._its_turn()
         try:
             self._require_open()
@@ -193,19 +235,14 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         finally:
             lock.release()
 
-    async def _look_up(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
-        """Run a look-up here and now if that needs no waiting, else on the worker thread."""
-        if self._answers_at_once and self._current() is None:
-            try:
-                return at_once(method, *arguments, **fields)
-            except WouldWait:
-                pass
-        return await self._wait_for(method, *arguments, **fields)
-
     # -- transactions, closing
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
+        """All that happens inside happens, or none of it does; nests as savepoints.
+
+        It belongs to this task and to tasks started inside it; other tasks' writes wait for its end.
+        """
         lock = await self._its_turn()
         try:
             self._require_open()
@@ -228,8 +265,8 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             lock.release()
 
     async def _leave(self, transaction: _Transaction, error: BaseException | None) -> None:
-        """Commit or roll back, and wait for that; if the wait is cancelled, it happens all the same."""
-        if not transaction.open:  # another loop has ended it
+        """Commit or roll back, and wait until that is done. It is done even if the wait is cancelled."""
+        if not transaction.open:  # another loop has ended it already
             return
         left = self._end(transaction, error)
         if isinstance(error, GeneratorExit):
@@ -256,12 +293,12 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return left
 
     def _let_worker_go(self) -> None:
-        """After the last call of all: its thread ends when that is done."""
+        """Let the worker thread end, once the last call has been submitted."""
         if self._closing is not None and not self._open:
             self._worker.shutdown(wait=False)
 
     async def close(self) -> None:
-        """Wait for what is under way, then close the adapter. A second call does nothing."""
+        """Wait for the calls under way, then close the adapter. A second call does nothing."""
         lock = await self._its_turn()
         try:
             first = self._closing is None
@@ -272,12 +309,12 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         finally:
             lock.release()
         if not self._open:
-            self._worker.shutdown()  # the thread is past its last call: nothing to wait for
+            self._worker.shutdown()  # which does not block: the thread has finished its last call
         if first:
             self._closing.result()
 
     async def __aenter__(self) -> Self:
-        await self._look_up(self._adapter.__enter__)
+        await self._enter()
         return self
 
     async def __aexit__(
@@ -285,131 +322,43 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     ) -> None:
         await self.close()
 
-    # -- the contract: the names and signatures of Adapter
+    # -- the contract: names, signatures and types are those of BaseAdapter
 
-    async def create_user(
-        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
-        email_verified: datetime | None = None, id: str | None = None, **custom: Any
-    ) -> UserT:
-        return await self._wait_for(
-            self._adapter.create_user, email=email, name=name, image=image, email_verified=email_verified,
-            id=id, **custom,
-        )
+    _of: type[BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]] = cast(Any, BaseAdapter)
 
-    async def get_user(self, user_id: str) -> UserT | None:
-        return await self._look_up(self._adapter.get_user, user_id)
+    create_user = _awaited(_of.create_user)
+    get_user = _looked_up(_of.get_user)
+    get_user_by_email = _looked_up(_of.get_user_by_email)
+    get_user_by_account = _looked_up(_of.get_user_by_account)
+    update_user = _awaited(_of.update_user)
+    delete_user = _awaited(_of.delete_user)
 
-    async def get_user_by_email(self, email: str) -> UserT | None:
-        return await self._look_up(self._adapter.get_user_by_email, email)
+    link_account = _awaited(_of.link_account)
+    unlink_account = _awaited(_of.unlink_account)
+    get_account = _looked_up(_of.get_account)
+    list_accounts = _looked_up(_of.list_accounts)
 
-    async def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
-        return await self._look_up(
-            self._adapter.get_user_by_account, provider=provider, provider_account_id=provider_account_id,
-        )
+    create_session = _awaited(_of.create_session)
+    get_session_and_user = _looked_up(_of.get_session_and_user)
+    update_session = _awaited(_of.update_session)
+    touch_session = _looked_up(_of.touch_session)
+    rotate_session = _awaited(_of.rotate_session)
+    delete_session = _awaited(_of.delete_session)
+    list_sessions = _looked_up(_of.list_sessions)
+    revoke_session = _awaited(_of.revoke_session)
+    revoke_sessions = _awaited(_of.revoke_sessions)
 
-    async def update_user(self, user_id: str, **changes: Any) -> UserT:
-        return await self._wait_for(self._adapter.update_user, user_id, **changes)
+    create_verification_token = _awaited(_of.create_verification_token)
+    use_verification_token = _awaited(_of.use_verification_token)
+    delete_verification_tokens = _awaited(_of.delete_verification_tokens)
 
-    async def delete_user(self, user_id: str) -> UserT | None:
-        return await self._wait_for(self._adapter.delete_user, user_id)
+    create_authenticator = _awaited(_of.create_authenticator)
+    get_authenticator = _looked_up(_of.get_authenticator)
+    list_authenticators_by_user_id = _looked_up(_of.list_authenticators_by_user_id)
+    update_authenticator_counter = _awaited(_of.update_authenticator_counter)
 
-    async def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
-    ) -> AccountT:
-        return await self._wait_for(
-            self._adapter.link_account, user_id=user_id, type=type, provider=provider,
-            provider_account_id=provider_account_id, **tokens,
-        )
-
-    async def unlink_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
-        return await self._wait_for(
-            self._adapter.unlink_account, provider=provider, provider_account_id=provider_account_id,
-        )
-
-    async def get_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
-        return await self._look_up(
-            self._adapter.get_account, provider=provider, provider_account_id=provider_account_id,
-        )
-
-    async def list_accounts(self, user_id: str) -> list[AccountT]:
-        return await self._look_up(self._adapter.list_accounts, user_id)
-
-    async def create_session(
-        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
-        **custom: Any
-    ) -> SessionT:
-        return await self._wait_for(
-            self._adapter.create_session, user_id=user_id, session_token=session_token, expires=expires,
-            **custom,
-        )
-
-    async def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        return await self._look_up(self._adapter.get_session_and_user, session_token)
-
-    async def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
-        return await self._wait_for(self._adapter.update_session, session_token, **changes)
-
-    async def touch_session(self, session_token: str) -> SessionT | None:
-        return await self._look_up(self._adapter.touch_session, session_token)
-
-    async def rotate_session(self, session_token: str) -> SessionT | None:
-        return await self._wait_for(self._adapter.rotate_session, session_token)
-
-    async def delete_session(self, session_token: str) -> SessionT | None:
-        return await self._wait_for(self._adapter.delete_session, session_token)
-
-    async def list_sessions(self, user_id: str) -> list[SessionT]:
-        return await self._look_up(self._adapter.list_sessions, user_id)
-
-    async def revoke_session(self, user_id: str, session_id: str) -> bool:
-        return await self._wait_for(self._adapter.revoke_session, user_id, session_id)
-
-    async def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
-        return await self._wait_for(self._adapter.revoke_sessions, user_id, keep=keep)
-
-    async def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
-    ) -> VerificationTokenT:
-        return await self._wait_for(
-            self._adapter.create_verification_token, identifier=identifier, token=token, expires=expires,
-            **custom,
-        )
-
-    async def use_verification_token(self, *, identifier: str, token: str) -> VerificationTokenT | None:
-        return await self._wait_for(self._adapter.use_verification_token, identifier=identifier, token=token)
-
-    async def delete_verification_tokens(self, identifier: str) -> int:
-        return await self._wait_for(self._adapter.delete_verification_tokens, identifier)
-
-    async def create_authenticator(
-        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
-        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
-        **custom: Any
-    ) -> AuthenticatorT:
-        return await self._wait_for(
-            self._adapter.create_authenticator, user_id=user_id, credential_id=credential_id,
-            provider_account_id=provider_account_id, credential_public_key=credential_public_key,
-            counter=counter, credential_device_type=credential_device_type,
-            credential_backed_up=credential_backed_up, transports=transports, **custom,
-        )
-
-    async def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
-        return await self._look_up(self._adapter.get_authenticator, credential_id)
-
-    async def list_authenticators_by_user_id(self, user_id: str) -> list[AuthenticatorT]:
-        return await self._look_up(self._adapter.list_authenticators_by_user_id, user_id)
-
-    async def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
-        return await self._wait_for(self._adapter.update_authenticator_counter, credential_id, counter)
-
-    async def purge_expired(self, *, limit: int | None = None) -> Purged:
-        return await self._wait_for(self._adapter.purge_expired, limit=limit)
-
-    async def snapshot(self) -> Snapshot:
-        return await self._wait_for(self._adapter.snapshot)
-
-    async def restore(self, snapshot: Snapshot) -> None:
-        return await self._wait_for(self._adapter.restore, snapshot)
-
-    async def check(self) -> list[str]:
-        return await self._wait_for(self._adapter.check)
+    purge_expired = _awaited(_of.purge_expired)
+    snapshot = _awaited(_of.snapshot)
+    restore = _awaited(_of.restore)
+    check = _awaited(_of.check)
+    _enter: Any = _looked_up(_of.__enter__)

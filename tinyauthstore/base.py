@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
-from .contract import Adapter, Snapshot
+from .contract import Adapter, Snapshot, by_name
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError, StorageError,
 )
@@ -202,6 +202,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     # -- users
 
+    @by_name
     def create_user(
         self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
         email_verified: datetime | None = None, id: str | None = None, **custom: Any
@@ -231,11 +232,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             return None
         return next(iter(self._find(USER, key).values()), None)
 
+    @by_name
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
         key = self._account_key(provider, provider_account_id)
         return None if key is None else self._get_owner(key)
 
-    def update_user(self, user_id: str, **changes: Any) -> UserT:
+    def update_user(self, user_id: str, /, **changes: Any) -> UserT:
         changes = self._checked(USER, changes, fixed=("id",))
         key = self._asked("user_id", user_id)
         with self.transaction():
@@ -268,6 +270,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     # -- accounts
 
+    @by_name
     def link_account(
         self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
     ) -> AccountT:
@@ -301,12 +304,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._put(ACCOUNT, key, account)
         return account  # type: ignore[no-any-return]
 
+    @by_name
     def unlink_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
         if (key := self._account_key(provider, provider_account_id)) is None:
             return None
         with self.transaction():
             return self._remove(ACCOUNT, key)  # type: ignore[no-any-return]
 
+    @by_name
     def get_account(self, *, provider: str, provider_account_id: str) -> AccountT | None:
         key = self._account_key(provider, provider_account_id)
         return None if key is None else self._get(ACCOUNT, key)
@@ -321,6 +326,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     # -- sessions
 
+    @by_name
     def create_session(
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
@@ -353,7 +359,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)
         return found if found is not None and found.session.expires > self._clock() else None
 
-    def update_session(self, session_token: str, **changes: Any) -> SessionT | None:
+    def update_session(self, session_token: str, /, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
         changes = self._checked(SESSION, changes, fixed=fixed)
         return self._rewrite_session(
@@ -457,6 +463,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     # -- verification tokens
 
+    @by_name
     def create_verification_token(
         self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
     ) -> VerificationTokenT:
@@ -474,6 +481,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._purge_some(now)
         return made  # type: ignore[no-any-return]
 
+    @by_name
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationTokenT | None:
         group = self._identifier_group(identifier)
         if not self._fits("token", token) or group is None:
@@ -495,6 +503,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     # -- authenticators
 
+    @by_name
     def create_authenticator(
         self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
         counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,

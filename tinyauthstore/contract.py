@@ -9,17 +9,21 @@ value that is not a ``str`` is a ``TypeError``, because that is a programmer's m
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from .models import Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken
 
 if TYPE_CHECKING:
     from typing import Self
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class UserStore(Protocol):
@@ -49,7 +53,7 @@ class UserStore(Protocol):
         """The user to whom that provider's account is linked, or None."""
 
     @abstractmethod
-    def update_user(self, user_id: str, **changes: Any) -> User:
+    def update_user(self, user_id: str, /, **changes: Any) -> User:
         """Change the fields named, keep the others (None clears one), and return the user.
 
         NotFoundError for an unknown id, ConflictError if a new e-mail address is taken,
@@ -108,7 +112,7 @@ class SessionStore(Protocol):
         """The live session with its user, or None if it is unknown, expired or malformed."""
 
     @abstractmethod
-    def update_session(self, session_token: str, **changes: Any) -> Session | None:
+    def update_session(self, session_token: str, /, **changes: Any) -> Session | None:
         """Change ``expires`` or custom fields of a live session and return it; None if there is none.
 
         An update never inserts, so a signed-out session stays dead.
@@ -250,3 +254,31 @@ class Snapshot:
     def __init__(self, made_by: tuple[Any, ...], state: Any) -> None:
         self.made_by = made_by
         self.state = state
+
+
+def by_name(method: Method) -> Method:
+    """A decorator for a method that takes nothing but keywords: its TypeError for ``create_user("a@b.c")`` says
+    ``create_user(email=...)``. Signature, docstring and type stay what they are."""
+
+    @functools.wraps(method)
+    def checked(self: Any, /, *misplaced: Any, **fields: Any) -> Any:
+        if misplaced:
+            named = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            needed = [p for p in named if p.default is p.empty] or named[:1]
+            call = f"{method.__name__}({', '.join(f'{p.name}=...' for p in needed)})"
+            raise TypeError(f"{method.__name__}() takes its fields by name: {call}")
+        return method(self, **fields)
+
+    return cast(Method, checked)
+
+
+def like(method: Method) -> Callable[[Callable[..., Any]], Method]:
+    """A decorator for a function that takes what ``method`` takes, and passes it on: it gets that name, signature,
+    docstring and type."""
+
+    def decorate(function: Callable[..., Any]) -> Method:
+        functools.update_wrapper(function, method, updated=())  # not __isabstractmethod__
+        function.__doc__ = inspect.getdoc(method)
+        return cast(Method, function)
+
+    return decorate

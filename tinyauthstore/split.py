@@ -3,146 +3,167 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .contract import Adapter, Snapshot
-from .models import (
-    Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken, email_key,
+from .contract import (
+    Adapter, AuthenticatorStore, Method, SessionStore, Snapshot, UserStore, VerificationStore, by_name, like,
 )
+from .errors import NotFoundError
+from .models import Purged, Session, SessionAndUser, User, email_key
 
 if TYPE_CHECKING:
     from typing import Self
 
 
+def _has(store: Any, name: str) -> bool:
+    return callable(getattr(store, name, None))
+
+
+def _method_of(store: Any, name: str) -> Any:
+    """The store's method. TypeError if it has none of that name."""
+    if not _has(store, name):
+        raise TypeError(f"{store!r} has no {name}()")
+    return getattr(store, name)
+
+
+def _of(role: str, method: Method) -> Method:
+    """``method`` as the store in the attribute ``role`` answers it."""
+    name = method.__name__
+
+    @like(method)
+    def forward(self: Any, /, *keys: Any, **fields: Any) -> Any:
+        return _method_of(getattr(self, role), name)(*keys, **fields)
+
+    return forward
+
+
+def _if_there_is_a_user(method: Method) -> Method:
+    """``method`` as the session store answers it, except that a session without a user is absent."""
+    name = method.__name__
+
+    @like(method)
+    def forward(self: Any, /, *keys: Any, **fields: Any) -> Any:
+        session = getattr(self._sessions, name)(*keys, **fields)
+        return session if session is not None and self._has_user(session.user_id) else None
+
+    return forward
+
+
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    Each method is as atomic as the store it falls to. What spans stores (``delete_user``,
+    A store needs the methods of its role only: a ``SessionStore`` of your own, on Redis say, goes beside a SQLite
+    file. Accounts and authenticators are kept with the users. A call that a store cannot answer is a TypeError that
+    names the store: a method for authenticators, where the users' store has none; ``snapshot`` or ``restore``,
+    where any store lacks it.
+
+    Each method is as atomic as the store that answers it. What spans stores (``delete_user``,
     ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
     sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
     two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
     out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
     gone counts as absent.
 
-    Several processes may share the users' file and have each their own sessions in memory: a user
-    deleted by one is signed out in all. But their sessions lie there until they expire, so never
+    Several processes may share the users' file while each keeps sessions in its own memory: a user
+    deleted by one is signed out in all. But those sessions stay in memory until they expire, so never
     give a deleted user's id to somebody else (ids that the store makes are never used twice).
 
-    A session store that demands a user for each session (ours do) is given one with the same id and
-    nothing else: it learns no address and no name.
+    A session store that has users, as all of this package do, gets one for each session, with the same id and
+    nothing else: it learns no address and no name. A store that has only sessions gets none; what its
+    ``get_session_and_user`` returns as the user is ignored.
     """
 
     def __init__(
-        self, *, users: Adapter, sessions: Adapter | None = None, verification: Adapter | None = None
+        self, *, users: UserStore, sessions: SessionStore | None = None,
+        verification: VerificationStore | None = None,
     ) -> None:
         """``sessions`` and ``verification`` default to the store of ``users``. All are closed with this one.
 
-        Accounts and authenticators lie with the users.
+        TypeError names a store that lacks methods of its role, and the methods.
         """
-        self._users = users
-        self._sessions = users if sessions is None else sessions
-        self._verification = users if verification is None else verification
+        self._users: Any = users
+        self._sessions: Any = users if sessions is None else sessions
+        self._verification: Any = users if verification is None else verification
+        roles: dict[str, tuple[Any, Any]] = {
+            "users": (self._users, UserStore),
+            "sessions": (self._sessions, SessionStore),
+            "verification": (self._verification, VerificationStore),
+        }
+        for role, (store, protocol) in roles.items():
+            if missing := [name for name in sorted(protocol.__abstractmethods__) if not _has(store, name)]:
+                raise TypeError(f"{role}= takes a {protocol.__name__}; {store!r} has no {', '.join(missing)}")
         self._apart = self._sessions is not self._users
-        roles = (self._users, self._sessions, self._verification)
-        self._stores = list({id(store): store for store in roles}.values())
+        self._introduces = all(_has(self._sessions, name) for name in ("get_user", "create_user", "delete_user"))
+        self._stores = list({id(store): store for store, _ in roles.values()}.values())
         self._answers_at_once = all(getattr(store, "_answers_at_once", False) is True for store in self._stores)
-        self._kind = (SplitAdapter, *(self._stores.index(store) for store in roles))
+        self._kind = (SplitAdapter, *(self._stores.index(store) for store, _ in roles.values()))
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
 
-    # -- users: all of it falls to one store, but for what a user's deletion takes along
+    # -- users: one store answers, but deleting a user deletes from all
 
-    def create_user(
-        self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
-        email_verified: datetime | None = None, id: str | None = None, **custom: Any
-    ) -> User:
-        return self._users.create_user(
-            email=email, name=name, image=image, email_verified=email_verified, id=id, **custom
-        )
-
-    def get_user(self, user_id: str) -> User | None:
-        return self._users.get_user(user_id)
-
-    def get_user_by_email(self, email: str) -> User | None:
-        return self._users.get_user_by_email(email)
-
-    def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
-        return self._users.get_user_by_account(provider=provider, provider_account_id=provider_account_id)
-
-    def update_user(self, user_id: str, **changes: Any) -> User:
-        return self._users.update_user(user_id, **changes)
+    create_user = by_name(_of("_users", UserStore.create_user))
+    get_user = _of("_users", UserStore.get_user)
+    get_user_by_email = _of("_users", UserStore.get_user_by_email)
+    get_user_by_account = by_name(_of("_users", UserStore.get_user_by_account))
+    update_user = _of("_users", UserStore.update_user)
+    link_account = by_name(_of("_users", UserStore.link_account))
+    unlink_account = by_name(_of("_users", UserStore.unlink_account))
+    get_account = by_name(_of("_users", UserStore.get_account))
+    list_accounts = _of("_users", UserStore.list_accounts)
 
     def delete_user(self, user_id: str) -> User | None:
         with self.transaction():
             user = self._users.get_user(user_id)
-            if self._apart:
+            if self._apart and self._introduces:
                 self._sessions.delete_user(user_id)
+            elif self._apart:
+                self._sessions.revoke_sessions(user_id)
             if user is not None and user.email is not None and self._verification is not self._users:
                 for address in {user.email, email_key(user.email) or user.email}:  # as in BaseAdapter
                     self._verification.delete_verification_tokens(address)
-            return self._users.delete_user(user_id)
+            return self._users.delete_user(user_id)  # type: ignore[no-any-return]
 
-    def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
-    ) -> Account:
-        return self._users.link_account(
-            user_id=user_id, type=type, provider=provider, provider_account_id=provider_account_id, **tokens
-        )
+    # -- sessions: one without a user is absent
 
-    def unlink_account(self, *, provider: str, provider_account_id: str) -> Account | None:
-        return self._users.unlink_account(provider=provider, provider_account_id=provider_account_id)
-
-    def get_account(self, *, provider: str, provider_account_id: str) -> Account | None:
-        return self._users.get_account(provider=provider, provider_account_id=provider_account_id)
-
-    def list_accounts(self, user_id: str) -> Sequence[Account]:
-        return self._users.list_accounts(user_id)
-
-    # -- sessions
-
-    def create_session(
-        self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
-        **custom: Any
-    ) -> Session:
-        if self._apart and isinstance(user_id, str):  # anything else is refused below
+    @by_name
+    @like(SessionStore.create_session)
+    def create_session(self, /, **fields: Any) -> Session:
+        if self._apart and isinstance(user_id := fields.get("user_id"), str):  # the store refuses all else
             self._introduce(user_id)
-        return self._sessions.create_session(
-            user_id=user_id, session_token=session_token, expires=expires, **custom
-        )
+        return self._sessions.create_session(**fields)  # type: ignore[no-any-return]
 
     def _introduce(self, user_id: str) -> None:
-        """See that the session store knows the user if there is one, and does not if there is none."""
-        if self._differ(user_id):
-            with self._users.transaction():  # meanwhile nobody deletes the user, or creates it
-                if self._differ(user_id):
-                    if self._sessions.delete_user(user_id) is None:
-                        self._sessions.create_user(id=user_id)
+        """See that the session store knows the user if there is one, and does not if there is none.
+
+        NotFoundError, if there is none and the session store has no users, which would raise it.
+        """
+        if not self._introduces:
+            if self._users.get_user(user_id) is None:
+                raise NotFoundError(f"there is no User {ascii(user_id[:60])}", model="User", key=user_id)
+        elif self._differ(user_id):
+            # In a transaction, so that nobody deletes the user, or creates it, meanwhile.
+            with self._users.transaction() if _has(self._users, "transaction") else nullcontext():
+                if self._differ(user_id) and self._sessions.delete_user(user_id) is None:
+                    self._sessions.create_user(id=user_id)
 
     def _differ(self, user_id: str) -> bool:
         return (self._users.get_user(user_id) is None) != (self._sessions.get_user(user_id) is None)
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
-        found = self._sessions.get_session_and_user(session_token)
+        found: SessionAndUser[Session, User] | None = self._sessions.get_session_and_user(session_token)
         if found is None or not self._apart:
             return found
         user = self._users.get_user(found.session.user_id)
         return None if user is None else SessionAndUser(found.session, user)
 
-    def update_session(self, session_token: str, **changes: Any) -> Session | None:
-        return self._of_a_user(self._sessions.update_session(session_token, **changes))
-
-    def touch_session(self, session_token: str) -> Session | None:
-        return self._of_a_user(self._sessions.touch_session(session_token))
-
-    def rotate_session(self, session_token: str) -> Session | None:
-        return self._of_a_user(self._sessions.rotate_session(session_token))
-
-    def delete_session(self, session_token: str) -> Session | None:
-        return self._of_a_user(self._sessions.delete_session(session_token))
+    update_session = _if_there_is_a_user(SessionStore.update_session)
+    touch_session = _if_there_is_a_user(SessionStore.touch_session)
+    rotate_session = _if_there_is_a_user(SessionStore.rotate_session)
+    delete_session = _if_there_is_a_user(SessionStore.delete_session)
 
     def list_sessions(self, user_id: str) -> Sequence[Session]:
         return self._sessions.list_sessions(user_id) if self._has_user(user_id) else []
@@ -157,81 +178,62 @@ class SplitAdapter(Adapter):
     def _has_user(self, user_id: str) -> bool:
         return not self._apart or self._users.get_user(user_id) is not None
 
-    def _of_a_user(self, session: Session | None) -> Session | None:
-        return session if session is not None and self._has_user(session.user_id) else None
+    # -- verification tokens, authenticators
 
-    # -- verification tokens
+    create_verification_token = by_name(_of("_verification", VerificationStore.create_verification_token))
+    use_verification_token = by_name(_of("_verification", VerificationStore.use_verification_token))
+    delete_verification_tokens = _of("_verification", VerificationStore.delete_verification_tokens)
 
-    def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
-    ) -> VerificationToken:
-        return self._verification.create_verification_token(
-            identifier=identifier, token=token, expires=expires, **custom
-        )
+    create_authenticator = by_name(_of("_users", AuthenticatorStore.create_authenticator))
+    get_authenticator = _of("_users", AuthenticatorStore.get_authenticator)
+    list_authenticators_by_user_id = _of("_users", AuthenticatorStore.list_authenticators_by_user_id)
+    update_authenticator_counter = _of("_users", AuthenticatorStore.update_authenticator_counter)
 
-    def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
-        return self._verification.use_verification_token(identifier=identifier, token=token)
+    # -- all stores, or those that have the method
 
-    def delete_verification_tokens(self, identifier: str) -> int:
-        return self._verification.delete_verification_tokens(identifier)
-
-    # -- authenticators
-
-    def create_authenticator(
-        self, /, *, user_id: str, credential_id: str, provider_account_id: str, credential_public_key: str,
-        counter: int, credential_device_type: str, credential_backed_up: bool, transports: str | None = None,
-        **custom: Any
-    ) -> Authenticator:
-        return self._users.create_authenticator(
-            user_id=user_id, credential_id=credential_id, provider_account_id=provider_account_id,
-            credential_public_key=credential_public_key, counter=counter,
-            credential_device_type=credential_device_type, credential_backed_up=credential_backed_up,
-            transports=transports, **custom,
-        )
-
-    def get_authenticator(self, credential_id: str) -> Authenticator | None:
-        return self._users.get_authenticator(credential_id)
-
-    def list_authenticators_by_user_id(self, user_id: str) -> Sequence[Authenticator]:
-        return self._users.list_authenticators_by_user_id(user_id)
-
-    def update_authenticator_counter(self, credential_id: str, counter: int) -> Authenticator:
-        return self._users.update_authenticator_counter(credential_id, counter)
-
-    # -- all stores
+    def _with(self, name: str) -> list[Any]:
+        return [store for store in self._stores if _has(store, name)]
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        # Each kind lies in one store, so that each may take the whole limit.
-        return Purged(*map(sum, zip(*(store.purge_expired(limit=limit) for store in self._stores))))
+        # Each kind of record is in one store, so each store may remove as many as the limit allows.
+        purged = [store.purge_expired(limit=limit) for store in self._with("purge_expired")]
+        return Purged(sum(one.sessions for one in purged), sum(one.verification_tokens for one in purged))
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
+        """A transaction in each store that has them; nests as savepoints.
+
+        What happens inside happens in all of these stores, or in none. A store without ``transaction()`` takes
+        no part: what was written to it stays, whatever happens to the others.
+        """
         with ExitStack() as stack:
-            for store in self._stores:  # left, and committed, in the reverse order
+            for store in self._with("transaction"):  # left, and committed, in the reverse order
                 stack.enter_context(store.transaction())
             yield self
 
     def snapshot(self) -> Snapshot:
+        methods = [_method_of(store, "snapshot") for store in self._stores]
         with self.transaction():
-            return Snapshot(self._kind, [store.snapshot() for store in self._stores])
+            return Snapshot(self._kind, [snapshot() for snapshot in methods])
 
     def restore(self, snapshot: Snapshot) -> None:
         if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind:
             raise TypeError("restore takes what snapshot() of a SplitAdapter of the same stores returned")
+        methods = [_method_of(store, "restore") for store in self._stores]
         with self.transaction():
-            for store, part in zip(self._stores, snapshot.state):
-                store.restore(part)
+            for restore, part in zip(methods, snapshot.state):
+                restore(part)
 
     def check(self) -> list[str]:
-        return [f"{store!r}: {problem}" for store in self._stores for problem in store.check()]
+        return [f"{store!r}: {problem}" for store in self._with("check") for problem in store.check()]
 
     def close(self) -> None:
         with ExitStack() as stack:  # one that fails to close must not keep the others open
-            for store in self._stores:
+            for store in self._with("close"):
                 stack.callback(store.close)
 
     def __enter__(self) -> Self:
-        for store in self._stores:
+        for store in self._with("__enter__"):
             store.__enter__()
         return self
 
