@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE
+from support import PATIENCE, apart, exit_code, fork
 
-from tinyauthstore import MemoryAdapter, SplitAdapter, SQLiteAdapter
+from tinyauthstore import MemoryAdapter, SplitAdapter, SQLiteAdapter, transactions
 from tinyauthstore.transactions import WouldWait, about_to_wait, at_once
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -97,6 +99,32 @@ def test_one_inside_another_does_not_end_the_outer_one() -> None:
 def test_other_threads_may_wait_meanwhile() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert at_once(lambda: pool.submit(waits, 1).result()) == ((1,), {})
+
+
+@apart
+def test_a_forked_child_knows_nothing_of_its_parents_other_threads(tmp_path: Path) -> None:
+    """Their ids may be those of its own threads."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point here
+
+    def child() -> None:
+        with ThreadPoolExecutor(8) as pool:
+            assert len([*pool.map(waits, range(100))]) == 100
+        assert transactions._marked == set()
+
+    inside, free = threading.Event(), threading.Event()
+
+    def sit() -> None:
+        inside.set()
+        assert free.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        sitting = pool.submit(at_once, sit)
+        assert inside.wait(PATIENCE)
+        assert len(transactions._marked) == 1
+        process = fork(child)
+        free.set()
+        sitting.result()
+    assert exit_code(process) == 0
 
 
 @pytest.mark.parametrize("look_up", LOOK_UPS)

@@ -1,10 +1,11 @@
-"""What a store does: Auth.js's adapter interface in Python, and what an application needs beyond it.
+"""What a store does: Auth.js's adapter interface in Python, and what an application needs besides.
 
 ``Adapter`` is a ``Protocol`` built from smaller ones (``UserStore``, ``SessionStore``, ``VerificationStore``,
-``AuthenticatorStore``), so that a store of your own needs no base class and may leave out what it does not support.
+``AuthenticatorStore``), so a store of your own needs no base class and may leave out what it does not support.
+Parameters beside ``**fields`` are positional only: a custom field may then have any name, even ``user_id``.
 
-Times are aware UTC datetimes, ages are seconds. A look-up answers None for whatever a stranger may send; only a
-value that is not a ``str`` is a ``TypeError``, because that is a programmer's mistake.
+Times are aware UTC datetimes, ages are seconds. A look-up returns None for any string that a stranger may send;
+a value that is not a ``str`` is a programmer's mistake and raises TypeError.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class UserStore(Protocol):
         self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
         email_verified: datetime | None = None, id: str | None = None, **custom: Any
     ) -> User:
-        """Create and return a user; ``id`` is made by ``new_id`` unless given.
+        """Create and return a user; ``new_id`` makes the ``id`` unless one is given.
 
         ConflictError if the e-mail address (in its normal form) or the id is taken, InvalidFieldError
         for a value that cannot be stored, TypeError for an unknown field.
@@ -54,18 +55,18 @@ class UserStore(Protocol):
 
     @abstractmethod
     def update_user(self, user_id: str, /, **changes: Any) -> User:
-        """Change the fields named, keep the others (None clears one), and return the user.
+        """Change the fields given, keep the others, and return the user. None clears a field.
 
-        NotFoundError for an unknown id, ConflictError if a new e-mail address is taken,
-        InvalidFieldError, TypeError as in ``create_user``. ``id`` cannot change.
+        NotFoundError for an unknown id, ConflictError if a new e-mail address is taken, InvalidFieldError
+        and TypeError as in ``create_user``. ``id`` cannot change.
         """
 
     @abstractmethod
     def delete_user(self, user_id: str) -> User | None:
         """Delete and return the user, or None if there is none.
 
-        Accounts, sessions, authenticators and the e-mail address's pending verification tokens go in
-        the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
+        The user's accounts, sessions and authenticators and the e-mail address's pending verification tokens are
+        deleted in the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
         """
 
     @abstractmethod
@@ -74,9 +75,9 @@ class UserStore(Protocol):
     ) -> Account:
         """Link a provider's account to a user and return it.
 
-        Linked to the same user already: the fields given are refreshed, the others kept. Linked to
-        another user: ConflictError, nothing changed. NotFoundError for an unknown user. What the
-        provider sent that no field names, or that does not fit its field, is kept in ``extra``.
+        If it is linked to the same user already, the fields given are refreshed and the others kept. If it is
+        linked to another user: ConflictError, and nothing is changed. NotFoundError for an unknown user. A value
+        that belongs to no field, or does not fit its field, is kept in ``extra``.
         """
 
     @abstractmethod
@@ -89,22 +90,22 @@ class UserStore(Protocol):
 
     @abstractmethod
     def list_accounts(self, user_id: str) -> Sequence[Account]:
-        """The user's accounts by provider; ``[]`` if there are none."""
+        """The user's accounts, sorted by provider; ``[]`` if there are none."""
 
 
 class SessionStore(Protocol):
-    """Signed-in devices. An expired session is absent everywhere, purged or not."""
+    """Signed-in devices. Every method treats an expired session as absent, whether purged or not."""
 
     @abstractmethod
     def create_session(
         self, /, *, user_id: str, session_token: str | None = None, expires: datetime | None = None,
         **custom: Any
     ) -> Session:
-        """Create and return a session; its token comes from ``new_token`` unless given.
+        """Create and return a session; ``new_token`` makes its token unless one is given.
 
-        ``expires`` defaults to ``session_max_age`` from now and never lies past
-        ``session_absolute_age``. NotFoundError for an unknown user, ConflictError if the token is
-        taken. Source: ASVS 7.2.3 (a generated token has 256 random bits, 128 are demanded).
+        ``expires`` defaults to ``session_max_age`` from now and is never later than
+        ``session_absolute_age`` allows. NotFoundError for an unknown user, ConflictError if the token is
+        taken. Source: ASVS 7.2.3 (which demands 128 random bits; a generated token has 256).
         """
 
     @abstractmethod
@@ -122,8 +123,8 @@ class SessionStore(Protocol):
     def touch_session(self, session_token: str) -> Session | None:
         """Extend a live session on use and return it; None if there is none.
 
-        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, never
-        past ``session_absolute_age`` from its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
+        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, and never
+        later than ``session_absolute_age`` after its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
         absolute limits); Auth.js's ``maxAge`` and ``updateAge``.
         """
 
@@ -131,7 +132,7 @@ class SessionStore(Protocol):
     def rotate_session(self, session_token: str) -> Session | None:
         """Give a live session a new token and return it; None if there is none.
 
-        Same user, same custom fields, same age and expiry; the old token dies in the same
+        User, custom fields, age and expiry stay the same; the old token stops working in the same
         transaction. Source: ASVS 7.2.4 (a new token at every change of privilege).
         """
 
@@ -149,9 +150,9 @@ class SessionStore(Protocol):
 
     @abstractmethod
     def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
-        """End all the user's sessions but the one whose token is ``keep``; how many live ones went, 0 for none.
+        """End all the user's sessions except the one whose token is ``keep``. Returns how many live ones ended.
 
-        Source: ASVS 7.4.3 (after a factor changed, offer to end all other sessions).
+        Source: ASVS 7.4.3 (after a change of factor, offer to end all other sessions).
         """
 
 
@@ -162,7 +163,7 @@ class VerificationStore(Protocol):
     def create_verification_token(
         self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
     ) -> VerificationToken:
-        """Create and return a token for ``identifier``; the same pair again replaces the first.
+        """Create and return a token for ``identifier``. The same pair again replaces the earlier one.
 
         ``expires`` defaults to ``verification_max_age`` from now. Source: ASVS 6.5.5 (at most 10 minutes).
         """
@@ -171,12 +172,12 @@ class VerificationStore(Protocol):
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
         """Consume the token and return it, once, to exactly one caller; None to everybody else.
 
-        An expired token is consumed too, and gives None.
+        An expired token is consumed too, but None is returned.
         """
 
     @abstractmethod
     def delete_verification_tokens(self, identifier: str) -> int:
-        """Delete all tokens of ``identifier``; how many live ones went, 0 for none."""
+        """Delete all tokens of ``identifier``. Returns how many live ones were deleted."""
 
 
 class AuthenticatorStore(Protocol):
@@ -199,23 +200,23 @@ class AuthenticatorStore(Protocol):
 
     @abstractmethod
     def list_authenticators_by_user_id(self, user_id: str) -> Sequence[Authenticator]:
-        """The user's authenticators by credential id; ``[]`` if there are none."""
+        """The user's authenticators, sorted by credential id; ``[]`` if there are none."""
 
     @abstractmethod
     def update_authenticator_counter(self, credential_id: str, counter: int) -> Authenticator:
-        """Store a grown signature counter and return the authenticator.
+        """Store a higher signature counter and return the authenticator.
 
-        CounterRegressionError if it did not grow, unless both are 0; NotFoundError for an unknown
+        CounterRegressionError if it is not higher, unless both are 0; NotFoundError for an unknown
         credential. Source: WebAuthn § 6.1.1.
         """
 
 
 class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
-    """Everything that a store of ours does."""
+    """Everything that this package's stores do."""
 
     @abstractmethod
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        """Remove expired sessions and tokens, at most ``limit`` of each; the counts of both."""
+        """Remove expired sessions and tokens, at most ``limit`` of each. Returns how many of each were removed."""
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Self]:
@@ -227,11 +228,11 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
 
     @abstractmethod
     def restore(self, snapshot: Snapshot) -> None:
-        """Put back the state that ``snapshot`` returned. TypeError for another kind of store's."""
+        """Put back the state that ``snapshot`` returned. TypeError if another kind of store returned it."""
 
     @abstractmethod
     def check(self) -> list[str]:
-        """The problems found in the stored data, in words; ``[]`` when it is sound."""
+        """The problems found in the stored data, described in words; ``[]`` when it is sound."""
 
     @abstractmethod
     def close(self) -> None:
@@ -247,7 +248,7 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
 
 
 class Snapshot:
-    """A store's whole state at one moment, opaque; ``restore`` takes it back."""
+    """A store's whole state at one moment, for ``restore``; what is inside is the store's own business."""
 
     __slots__ = ("made_by", "state")
 
@@ -257,8 +258,9 @@ class Snapshot:
 
 
 def by_name(method: Method) -> Method:
-    """A decorator for a method that takes nothing but keywords: its TypeError for ``create_user("a@b.c")`` says
-    ``create_user(email=...)``. Signature, docstring and type stay what they are."""
+    """A decorator for a method that takes keywords only. Given anything by position, as in ``create_user("a@b.c")``,
+    it raises a TypeError that names the remedy, ``create_user(email=...)``. Signature, docstring and type are kept.
+    """
 
     @functools.wraps(method)
     def checked(self: Any, /, *misplaced: Any, **fields: Any) -> Any:
@@ -273,8 +275,9 @@ def by_name(method: Method) -> Method:
 
 
 def like(method: Method) -> Callable[[Callable[..., Any]], Method]:
-    """A decorator for a function that takes what ``method`` takes, and passes it on: it gets that name, signature,
-    docstring and type."""
+    """A decorator for a function that passes its arguments on to ``method``: it gets the name, signature, docstring
+    and type of ``method``.
+    """
 
     def decorate(function: Callable[..., Any]) -> Method:
         functools.update_wrapper(function, method, updated=())  # not __isabstractmethod__
