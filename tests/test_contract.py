@@ -111,6 +111,10 @@ class TestAsyncSQLiteFile(Ours, AdapterContract):
     make = awaited(sqlite_file)
 
 
+class TestAsyncSplit(Ours, AdapterContract):
+    make = awaited(split)
+
+
 class TestMemoryWithSecret(Ours, SessionContract, VerificationContract):
     """Where digests matter."""
 

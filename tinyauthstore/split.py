@@ -23,13 +23,14 @@ def _has(store: Any, name: str) -> bool:
 
 def _method_of(store: Any, name: str) -> Any:
     """The store's method. TypeError if it has none of that name."""
-    if not _has(store, name):
+    method = getattr(store, name, None)
+    if not callable(method):
         raise TypeError(f"{store!r} has no {name}()")
-    return getattr(store, name)
+    return method
 
 
 def _of(role: str, method: Method) -> Method:
-    """``method`` as the store in the attribute ``role`` answers it."""
+    """``method``, passed on to the store in the attribute ``role``."""
     name = method.__name__
 
     @like(method)
@@ -40,7 +41,7 @@ def _of(role: str, method: Method) -> Method:
 
 
 def _if_there_is_a_user(method: Method) -> Method:
-    """``method`` as the session store answers it, except that a session without a user is absent."""
+    """``method``, passed on to the session store; a session whose user is gone counts as absent."""
     name = method.__name__
 
     @like(method)
@@ -54,10 +55,10 @@ def _if_there_is_a_user(method: Method) -> Method:
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    A store needs the methods of its role only: a ``SessionStore`` of your own, on Redis say, goes beside a SQLite
-    file. Accounts and authenticators are kept with the users. A call that a store cannot answer is a TypeError that
-    names the store: a method for authenticators, where the users' store has none; ``snapshot`` or ``restore``,
-    where any store lacks it.
+    A store needs the methods of its role only: a ``SessionStore`` of your own, on Redis say, works beside a SQLite
+    file. Accounts and authenticators are kept with the users. What cannot be done because a store lacks the method
+    is a TypeError that names the store: using authenticators, if the users' store has none; ``snapshot`` and
+    ``restore``, if any store cannot.
 
     Each method is as atomic as the store that answers it. What spans stores (``delete_user``,
     ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
@@ -70,9 +71,9 @@ class SplitAdapter(Adapter):
     deleted by one is signed out in all. But those sessions stay in memory until they expire, so never
     give a deleted user's id to somebody else (ids that the store makes are never used twice).
 
-    A session store that has users, as all of this package do, gets one for each session, with the same id and
-    nothing else: it learns no address and no name. A store that has only sessions gets none; what its
-    ``get_session_and_user`` returns as the user is ignored.
+    A session store that has users too, as all of this package's do, is given each session's user with the same id
+    and nothing else: it learns no address and no name. A store that has only sessions is given none, and the user
+    that its ``get_session_and_user`` returns is ignored.
     """
 
     def __init__(
@@ -132,14 +133,14 @@ class SplitAdapter(Adapter):
     @by_name
     @like(SessionStore.create_session)
     def create_session(self, /, **fields: Any) -> Session:
-        if self._apart and isinstance(user_id := fields.get("user_id"), str):  # the store refuses all else
+        if self._apart and isinstance(user_id := fields.get("user_id"), str):  # the store refuses anything else
             self._introduce(user_id)
         return self._sessions.create_session(**fields)  # type: ignore[no-any-return]
 
     def _introduce(self, user_id: str) -> None:
-        """See that the session store knows the user if there is one, and does not if there is none.
+        """Make sure that the session store has the user if the users' store does, and only then.
 
-        NotFoundError, if there is none and the session store has no users, which would raise it.
+        NotFoundError for an unknown user if the session store, having no users, would not raise it.
         """
         if not self._introduces:
             if self._users.get_user(user_id) is None:
