@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, apart, exit_code, fork
 
-from tinyauthstore import MemoryAdapter, SplitAdapter, SQLiteAdapter, transactions
+from tinyauthstore import ClosedError, MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter, transactions
 from tinyauthstore.transactions import WouldWait, about_to_wait, at_once
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -151,3 +151,16 @@ def test_a_write_at_once_writes_nothing(store: Any) -> None:
     with pytest.raises(WouldWait):
         at_once(store.create_user, id="grace")
     assert store.get_user("grace") is None
+
+
+@pytest.mark.parametrize("make", [MemoryAdapter, SQLiteAdapter, ShelveAdapter])
+def test_closing_at_once_closes(make: Callable[..., Any], tmp_path: Path) -> None:
+    """As the garbage collector does, in the middle of anybody's look-up, with a store that was left open."""
+    store = make(*[tmp_path / "auth"][: make is not MemoryAdapter])
+    store.create_user(id="ada")
+    at_once(store.close)
+    with pytest.raises(ClosedError):
+        store.get_user("ada")
+    if make is not MemoryAdapter:
+        with make(tmp_path / "auth") as again:
+            assert again.get_user("ada").id == "ada" and again.check() == []
