@@ -27,7 +27,7 @@ from tinyauthstore import (
     SQLiteAdapter,
 )
 from tinyauthstore.aio import AsyncAdapter
-from tinyauthstore.models import ACCOUNT, AUTHENTICATOR, ENTITIES, SESSION, USER, VERIFICATION_TOKEN
+from tinyauthstore.models import ACCOUNT, AUTHENTICATOR, SESSION, USER, VERIFICATION_TOKEN
 from tinyauthstore.testing import UTC, AdapterContract
 
 ZOO: dict[type[Any], tuple[str, ...]] = {}
@@ -73,7 +73,7 @@ class RememberingAddresses(MemoryAdapter):
     normal = staticmethod(lambda email: email)
 
     def get_user_by_email(self, email: str) -> Any:
-        users = self._all(USER).values()
+        users = dict(self._walk(USER)).values()
         wanted = self.normal(email)
         return next((user for user in users if user.email and self.normal(user.email) == wanted), None)
 
@@ -333,7 +333,7 @@ class IdSignsIn(MemoryAdapter):
     """One look-up for both, and the id stands in every list of devices."""
 
     def get_session_and_user(self, session_token: str) -> Any:
-        sessions = self._all(SESSION).values()
+        sessions = dict(self._walk(SESSION)).values()
         found = next((one for one in sessions if one.id == session_token), None)
         return (found, self.get_user(found.user_id)) if found else super().get_session_and_user(session_token)
 
@@ -450,7 +450,7 @@ class Redeeming(MemoryAdapter):
     def use_verification_token(self, *, identifier: str, token: str) -> Any:
         wanted = self._identifier_group(identifier), self._digest(token)
         with self.transaction():
-            for key in [*self._all(VERIFICATION_TOKEN)]:
+            for key in [*dict(self._walk(VERIFICATION_TOKEN))]:
                 if self.fits(key, wanted):
                     return dataclasses.replace(self._remove(VERIFICATION_TOKEN, key), token=token)
         return None
@@ -515,7 +515,7 @@ class CounterMayShrink(MemoryAdapter):
             return super().update_authenticator_counter(credential_id, counter)
         with self.transaction():
             updated = dataclasses.replace(self.get_authenticator(credential_id), counter=counter)
-            self._put(AUTHENTICATOR, (credential_id,), updated)
+            self._change(AUTHENTICATOR, (credential_id,), updated)
         return updated
 
 
@@ -547,7 +547,7 @@ class WildcardsMatch(MemoryAdapter):
 
     def get_user(self, user_id: str) -> Any:
         pattern = re.escape(user_id).replace("%", ".*").replace("_", ".")
-        return next((user for (key,), user in self._all(USER).items() if re.fullmatch(pattern, key)), None)
+        return next((user for (key,), user in dict(self._walk(USER)).items() if re.fullmatch(pattern, key)), None)
 
 
 @caught_by("test_what_is_no_text_is_a_type_error[get_user]")
@@ -619,7 +619,7 @@ class RecordsAreAliases(MemoryAdapter):
     """Hands out its own dict, and whoever changes that has changed the store."""
 
     def get_account(self, **key: str) -> Any:
-        return self._all(ACCOUNT).get(self._account_key(**key))
+        return dict(self._walk(ACCOUNT)).get(self._account_key(**key))
 
 
 # --- the whole store --------------------------------------------------------------------------
@@ -631,15 +631,14 @@ class NoRollback(MemoryAdapter):
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        with self._lock:
-            error = None
-            with super().transaction():
-                try:
-                    yield self
-                except BaseException as raised:
-                    error = raised
-            if error is not None:
-                raise error
+        error = None
+        with super().transaction():
+            try:
+                yield self
+            except BaseException as raised:
+                error = raised
+        if error is not None:
+            raise error
 
 
 @caught_by("test_any_exception_rolls_back_and_comes_through")
@@ -699,7 +698,7 @@ class PurgeMiscounts(MemoryAdapter):
     """Tells how many there are, not how many went."""
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        counts = [len(self._all(entity)) for entity in (SESSION, VERIFICATION_TOKEN)]
+        counts = [len(dict(self._walk(entity))) for entity in (SESSION, VERIFICATION_TOKEN)]
         super().purge_expired(limit=limit)
         return Purged(*counts)
 
@@ -709,7 +708,7 @@ class RestoreForgets(MemoryAdapter):
     """The table that came last was never added to ``restore``."""
 
     def _load(self, state: Any) -> None:
-        super()._load({entity: state[entity] if entity is not AUTHENTICATOR else {} for entity in ENTITIES})
+        super()._load({**state, AUTHENTICATOR.plural: {}})
 
 
 @caught_by("test_use_after_close_is_a_closed_error[get_user]")

@@ -292,8 +292,7 @@ DBM_BACKENDS = [name for name in ("dumb", "gnu", "ndbm", "sqlite3") if _importab
 
 def state(store: Any) -> dict[str, dict[Any, Any]]:
     """Every record of a store that keeps them in memory, by kind and key."""
-    shelves = {entity.plural: dict(records) for entity, records in store.snapshot().state.items()}
-    return {plural: records for plural, records in shelves.items() if records}
+    return {plural: dict(records) for plural, records in store.snapshot().state.items() if records}
 
 
 def abandon(store: Any) -> None:

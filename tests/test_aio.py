@@ -33,7 +33,7 @@ from tinyauthstore import (
     SQLiteAdapter,
     StorageError,
     aio,
-    base,
+    forks,
 )
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.base import AT_ONCE, BaseAdapter
@@ -93,13 +93,17 @@ class Held:
             self._reached.set()
             assert self._free.wait(PATIENCE)
 
-    def _begin(self, depth: int) -> None:
+    def _begin(self, depth: int, patience: float) -> None:
         self._stop_at("savepoint" if depth else "begin")
-        super()._begin(depth)  # type: ignore[misc]
+        super()._begin(depth, patience)  # type: ignore[misc]
 
-    def _put(self, *given: Any) -> None:
+    def _add(self, *given: Any) -> None:
         self._stop_at("put")
-        super()._put(*given)  # type: ignore[misc]
+        super()._add(*given)  # type: ignore[misc]
+
+    def _change(self, *given: Any) -> None:
+        self._stop_at("put")
+        super()._change(*given)  # type: ignore[misc]
 
     def _remove(self, *given: Any) -> Any:
         self._stop_at("remove")
@@ -225,7 +229,7 @@ def test_every_method_returns_what_the_stores_does(name: str) -> None:
     ours, theirs = (
         inspect.signature(getattr(cls, name)).return_annotation for cls in (AsyncAdapter, BaseAdapter)
     )
-    assert ours == theirs.replace("Iterator", "AsyncIterator")
+    assert ours == theirs.replace("Transaction", "AsyncIterator")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -353,9 +357,11 @@ def test_a_look_up_in_a_file_does_not_wait_for_another_threads_either(tmp_path: 
     reading, read = threading.Event(), threading.Event()
 
     def read_slowly() -> None:
-        with adapter._reader_lock:
-            reading.set()
-            read.wait(1)  # that long would the event loop be blocked
+        assert adapter._reader_turn.claim("somebody")
+        reading.set()
+        read.wait(1)  # that long would the event loop be blocked
+        adapter._reader_turn.claims.clear()
+        adapter._reader_turn.wake()
 
     async def main() -> None:
         async with AsyncAdapter(adapter) as store:
@@ -901,7 +907,7 @@ def failing(verb: str) -> Callable[[type], type]:
     """A change for ``make``: a store whose storage verb fails."""
 
     def change(base: type) -> type:
-        def fail(self: Any, depth: int) -> None:
+        def fail(self: Any, *given: Any) -> None:
             raise Broken("no")
 
         return type("Failing", (base,), {verb: fail})
@@ -1579,7 +1585,7 @@ def test_a_forked_child_gets_a_worker_of_its_own(tmp_path: Path) -> None:
 
 @apart
 def test_a_child_forked_inside_a_transaction_is_told_so(tmp_path: Path) -> None:
-    base.FORK_PATIENCE = 0.05
+    forks.PATIENCE = 0.05
     store = AsyncAdapter(SQLiteAdapter(tmp_path / "auth.db"))
 
     def child() -> None:

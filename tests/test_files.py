@@ -628,7 +628,7 @@ def test_sessions_of_which_one_has_no_date_are_listed(path: Path) -> None:
 
 
 PLANTED = {
-    "a session without its user": ("DELETE FROM users", "sessions"),
+    "a session without its user": ("DELETE FROM users", "session"),
     "an account without its user": ("UPDATE accounts SET user_id = 'nobody'", "account"),
     "an authenticator without its user": ("UPDATE authenticators SET user_id = 'nobody'", "authenticator"),
     "another e-mail key": ("UPDATE users SET email_key = 'eve@example.com'", "email_key"),

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, Gate, apart, exit_code, fork, run_python, start_python
 
-from tinyauthstore import MemoryAdapter, SQLiteAdapter, StorageError, base
+from tinyauthstore import MemoryAdapter, SQLiteAdapter, StorageError, forks
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -351,7 +351,7 @@ STORES: dict[str, Callable[[Path], Any]] = {
 
 def fork_beside_a_transaction(store: Any, body: Callable[[], object]) -> None:
     """Run ``body`` in a child while another thread stays in a transaction for longer than a fork waits."""
-    base.FORK_PATIENCE = 0.1
+    forks.PATIENCE = 0.1
     inside, forked = threading.Event(), threading.Event()
 
     def write() -> None:

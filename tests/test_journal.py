@@ -426,10 +426,11 @@ def test_a_lock_does_not_outlive_its_holder_in_a_forked_child(tmp_path: Path) ->
         signal.pause()
 
     def hold_and_fork() -> None:
-        Lock(path)
+        held = Lock(path)
         support.fork(work_on)
         running.wait()
         os.kill(os.getpid(), signal.SIGKILL)
+        held.release()
 
     assert support.exit_code(support.fork(hold_and_fork)) == -signal.SIGKILL
     orphan = int(os.read(told, 20))

@@ -32,6 +32,7 @@ from tinyauthstore import (
     VerificationToken,
 )
 from tinyauthstore.models import (
+    filler,
     KINDS,
     MAX_KEY_LENGTH,
     dump_json,
@@ -41,7 +42,6 @@ from tinyauthstore.models import (
     load_json,
     session_id,
     storable,
-    unfrozen,
 )
 from tinyauthstore.testing import (
     CUSTOM,
@@ -68,11 +68,7 @@ SECRETS = {"refresh_token", "access_token", "id_token", "session_state", "extra"
 
 def filled_in(record: Any) -> Any:
     """The same record, made by the same means as a look-up makes it."""
-    made: Any = object.__new__(unfrozen(type(record)))
-    for f in fields_of(type(record)):
-        setattr(made, f.name, getattr(record, f.name))
-    made.__class__ = type(record)
-    return made
+    return filler(type(record))(*(getattr(record, f.name) for f in fields_of(type(record))))
 
 
 FILLED_IN = list(map(filled_in, EXAMPLES))

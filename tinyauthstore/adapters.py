@@ -9,30 +9,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import itertools
 import os
+import random
+import re
 import stat
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
-from .base import AT_ONCE, FORK_PATIENCE, BaseAdapter, _brief
+from . import forks
+from .base import AT_ONCE, BaseAdapter, Key, brief, naming_options
 from .contract import Adapter
 from .errors import BusyError, LockedError, StorageError
+from .kept import Watch
 from .models import (
-    ACCOUNT, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity, Record,
-    SessionAndUser, SessionT, UserT, VerificationTokenT, fields_of, fresh, session_id,
+    ACCOUNT, ENTITIES, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity, Record,
+    SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
 )
+from .rows import Rows
 from .schema import (
-    APPLICATION_ID, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, STRAY_EMAIL_KEYS, USER_VERSION,
-    Table, schema_for, to_microseconds,
+    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, in_words,
+    schema_for, to_microseconds,
 )
-from .transactions import turn
+from .transactions import Turn, about_to_wait, innermost
 
 try:
     import sqlite3
@@ -60,21 +63,22 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     busy, other threads read a file through a second connection, so no look-up waits for a write.
     """
 
+    _answers_at_once = True
+
+    @naming_options
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
-        timeout: float = 5.0,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open ``path``, creating the file (mode 0600) unless it exists. Further options: see ``BaseAdapter``.
+        """Open ``path``, creating the file (mode 0600) unless it exists. ``BaseAdapter`` explains the other options.
 
         ``synchronize``: create tables and add a custom model's columns where they are missing; False
         only verifies. ``durability``: ``"full"``, what was acknowledged survives a power cut;
         ``"normal"``, it survives the process but the last moments may not survive a power cut.
-        ``timeout``: seconds to wait for another process's write before BusyError.
 
         StorageError if the file is no store of ours, damaged, newer, out of reach, or (without
         ``synchronize``) lacks something; the file is left as it was.
@@ -88,32 +92,24 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             )
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-            raise ValueError(f"timeout must be a number of seconds, not negative; got {timeout!r}")
         path = os.fspath(path)
         if not isinstance(path, str) or not path or path.startswith("file:"):
             raise ValueError(f"path must name a file, or be ':memory:'; got {path!r}")
-        self._copied_by_fork = path == ":memory:"
-        self._path = path if path == ":memory:" else os.path.abspath(path)
-        self._timeout = timeout
+        self._in_memory = path == ":memory:"
+        self._path = path if self._in_memory else os.path.abspath(path)
         self._synchronous = durability.upper()
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._version: Any = None  # of the data, before anything was read that is kept and not doubted
-        self._header = b""  # of the WAL index, before the version was asked for
-        self._shm = -1  # SQLite's descriptor of it; -1: none that is surely SQLite's
-        self._midway = False  # between a statement's first step and its last; read and written under the lock
-        self._reader_lock = threading.Lock()
+        self._reader_turn = Turn()
+        self._watch: Watch | None = None  # None for a store in memory, and while there is no connection
+        self._unsure = ""  # why nothing may be written until the file is opened again
         try:
-            if not self._copied_by_fork:
+            if not self._in_memory:
                 self._reach_file(create=synchronize)
-            file = self._file()
-            self._connection = self._connect()
-            self._prepare(synchronize)
-            self._watch(file)
+            self._open_connection(lambda: self._prepare(synchronize))
         except BaseException:
-            self._suspend(really=True)
+            self._let_go()
             raise
         self._opened()
 
@@ -132,8 +128,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
                 except FileExistsError:
                     pass
-            if not stat.S_ISREG(os.stat(self._path).st_mode):
+            found = os.stat(self._path)
+            if not stat.S_ISREG(found.st_mode):
                 raise self._trouble("is not a file; give the path of a file, which may be new")
+            if (found.st_dev, found.st_ino) in _inherited:
+                raise self._trouble(
+                    "cannot be opened in this process, which was forked while a transaction was open in its parent and"
+                    " inherited SQLite's locks with it; start a fresh process instead (multiprocessing: \"spawn\")"
+                )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             if isinstance(error, FileNotFoundError):
@@ -171,29 +173,31 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             raise
         return connection
 
+    def _open_connection(self, prepare: Callable[[], object] = lambda: None) -> None:
+        """Make the first connection, and from then on be able to tell whether another one has committed."""
+        file = self._file()
+        self._connection = self._connect()
+        prepare()
+        if not self._in_memory:
+            # If the path means another file by now, what lies beside it is not surely our connection's.
+            shm = f"{os.path.realpath(self._path)}-shm" if file is not None and file == self._file() else None
+            self._watch = Watch(self._data_version, shm, self._kept.doubt)
+
+    def _data_version(self) -> int:
+        version: int = self._run(DATA_VERSION)[0][0]
+        return version
+
     def _file(self) -> tuple[int, int] | None:
-        """What the path means just now: a device and an inode. None for a store in memory, or if it means nothing."""
-        if self._copied_by_fork:
-            return None
+        """What the path means just now: a device and an inode. None if it means nothing."""
         try:
             found = os.stat(self._path)
         except OSError:
             return None
         return found.st_dev, found.st_ino
 
-    def _watch(self, file: tuple[int, int] | None) -> None:
-        """From here on be able to tell whether another connection has committed. ``file``: what the path meant
-        before the connection was made; if it means another one by now, its -shm may not be SQLite's."""
-        self._header = b""
-        version = self._row(DATA_VERSION)
-        self._recent.doubt()  # what a signal's handler has read before
-        self._version = version
-        shm = -1 if file is None else _descriptor_of(f"{os.path.realpath(self._path)}-shm")
-        self._shm = shm if file == self._file() else -1
-
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then see that the tables are there."""
-        if self._copied_by_fork:  # new and ours alone: nothing to look at
+        if self._in_memory:  # new and ours alone: nothing to look at
             self._make_tables()
             return
         self._run("BEGIN")  # one look: another process may be making the file right now
@@ -250,70 +254,56 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     # -- the one door to SQLite
 
     def _run(
-        self, sql: str, parameters: Sequence[Any] = (), connection: sqlite3.Connection | None = None
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        connection: sqlite3.Connection | None = None,
+        patience: float | None = None,
     ) -> list[Any]:
-        """All rows of a statement. Waits while another process writes; translates every error.
+        """All rows of a statement, on the first connection if no other is named. Its turn must be the caller's.
 
-        SQLite's own waiting is unfair under load (a writer was measured to starve for seconds):
-        short random sleeps are not.
+        Waits while another process writes, for ``patience`` seconds (None: ``timeout``). Translates every error.
+        SQLite's own waiting is unfair under load (a writer was measured to starve for seconds): short random
+        sleeps are not.
         """
+        used = connection or self._connection or self._reconnected()
         deadline = None
         while True:
-            used = self._connection
             try:
-                return self._rows(sql, parameters, connection)
+                return self._rows(used, sql, parameters)
             except UnicodeDecodeError:
-                garbled = True
+                break
             except sqlite3.Error as error:
-                if connection is None and used is not self._connection:
-                    continue  # a signal's handler called fork(), for which it was closed
-                # The message quotes the value, which may be a token: neither it nor the cause is passed on.
-                garbled = str(error).startswith("Could not decode")
+                if str(error).startswith("Could not decode"):
+                    break
                 now = time.monotonic()
-                deadline = deadline or now + self._timeout
-                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not garbled and (not busy or now >= deadline):
+                deadline = deadline or now + (self._timeout if patience is None else patience)
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
                     raise self._translated(error) from error
-            if garbled:
-                raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
-            self._about_to_wait()
-            import random
-
+            about_to_wait()
             time.sleep(random.uniform(0, 0.002))
+        # Raised here, outside of ``except``: SQLite's message quotes the text, which may be a token.
+        raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
 
-    def _rows(
-        self, sql: str, parameters: Sequence[Any], connection: sqlite3.Connection | None
-    ) -> list[Any]:
-        """One attempt of ``_run``, with SQLite's own errors."""
-        if connection is not None:  # the second one, which another lock guards
-            return self._fetched(connection, sql, parameters)
-        outer, self._midway = self._midway, True
-        try:
-            return self._fetched(self._connection or self._ready(), sql, parameters)
-        finally:
-            self._midway = outer
-
-    def _fetched(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    def _rows(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
         cursor = None
         try:
             cursor = connection.execute(sql, parameters)
             rows = cursor.fetchmany(AT_ONCE + 1)
             if len(rows) > AT_ONCE:
-                self._about_to_wait()
+                about_to_wait()
                 rows += cursor.fetchall()
             return rows
         finally:
             cursor = None  # kept by the frames of an exception, it would show the connection the past for as long
 
-    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """The first row of a query on the first connection, or None: ``_run`` without its overhead."""
-        outer, self._midway = self._midway, True
+    def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """The first row of a query on the first connection, or None: ``_run`` without what it costs."""
         try:
-            return (self._connection or self._ready()).execute(sql, parameters).fetchone()
+            return (self._connection or self._reconnected()).execute(sql, parameters).fetchone()
         except sqlite3.Error:
-            return next(iter(self._run(sql, parameters)), None)
-        finally:
-            self._midway = outer
+            pass  # run again below, outside, so that no __context__ holds a value
+        return next(iter(self._run(sql, parameters)), None)
 
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -332,281 +322,336 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _trouble(self, what: str) -> StorageError:
         return StorageError(f"{self._path} {what}", path=self._path)
 
-    def _ready(self) -> sqlite3.Connection:
-        """The first connection, made anew if it was closed before a fork(). ClosedError."""
+    def _reconnected(self) -> sqlite3.Connection:
+        """The first connection, made anew: it was closed before a fork(). ClosedError."""
         self._require_open()
-        if self._connection is None:
-            file = self._file()
-            self._connection = self._connect()
-            self._watch(file)
+        self._open_connection()
+        assert self._connection is not None
         return self._connection
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """Rows of a query, from the second connection where the first is busy in another thread."""
-        lock, other = self._lock, self._reader_lock
-        mine = lock.acquire(blocking=False)
-        if not mine and self._copied_by_fork:
-            self._about_to_wait()
-            mine = lock.acquire()
-        if not mine:
-            if not other.acquire(blocking=False):
-                self._about_to_wait()
-                other.acquire()
-            try:
-                self._require_open()
-                if self._reader is None:
-                    self._reader = self._connect(reader=True)
-                return self._run(sql, parameters, self._reader)
-            finally:
-                other.release()
+        """Rows of a query: inside a transaction as it sees them; beside one, by the second connection."""
+        me, turn = get_ident(), self._turn
         try:
-            self._ready()
-            return self._run(sql, parameters)
+            if turn.claim(me):
+                return self._run(sql, parameters)
+            if (block := innermost(self)) is not None:
+                turn = block
+                self._take(turn, me)
+                self._require_whole()
+                return self._run(sql, parameters)
+            if self._in_memory:
+                self._take(turn, me)
+                return self._run(sql, parameters)
+            turn = self._reader_turn
+            self._take(turn, me)
+            self._require_open()
+            if self._reader is None:
+                self._reader = self._connect(reader=True)
+            return self._run(sql, parameters, self._reader)
         finally:
-            lock.release()
+            turn.claims.pop(me, None)
+            turn.wake()
 
-    # -- storage
+    # -- look-ups
 
-    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+    def _get(self, entity: Entity, key: Key) -> Any:
         table = self._schema.tables[entity]
         rows = self._read(table.select, key)
-        return self._record(table, rows[0]) if rows else None
+        return self._decoded(table.record, rows[0], entity) if rows else None
 
-    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
-        return self._keyed(entity, self._read(self._schema.tables[entity].select_group, (group,)))
+    def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
+        table = self._schema.tables[entity]
+        rows, parts = self._read(table.select_group, (group,)), len(table.key)
+        return {row[:parts]: self._decoded(table.record, row[parts:], entity) for row in rows}
 
-    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
-        return self._keyed(entity, self._read(self._schema.tables[entity].select_all, ()))
+    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+        table = self._schema.tables[entity]
+        parts = len(table.key)
+        with self._one_view() as connection:
+            for row in self._run_through(connection, table.select_all):
+                yield row[:parts], self._decoded(table.record, row[parts:], entity)
 
-    def _keyed(self, entity: Entity, rows: list[Any]) -> dict[tuple[Any, ...], Any]:
-        table, parts = self._schema.tables[entity], len(entity.key)
-        return {row[:parts]: self._record(table, row[parts:]) for row in rows}
-
-    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
+    def _get_owner(self, account: Key) -> UserT | None:
         rows = self._read(self._schema.user_by_account, account)
-        return self._record(self._schema.tables[USER], rows[0]) if rows else None
+        return self._decoded(self._schema.tables[USER].record, rows[0], USER) if rows else None
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         # The hot path of every application: no generality that costs, each line measured.
-        lock = self._lock
-        if not lock.acquire(False):  # busy
-            if not self._copied_by_fork:  # the second connection, which keeps nothing
-                digest = self._digest(session_token)
-                rows = self._read(self._schema.session_and_user, (digest,))
-                return self._found(rows[0], session_token, digest) if rows else None
-            self._about_to_wait()
-            lock.acquire()
+        kept, watch = self._kept, self._watch
+        place = kept.places.get(session_token)
+        if place is not None and (watch.quiet() if watch is not None else self._in_memory):
+            # In this order: had somebody committed before it was quiet, what is kept would be doubted by now.
+            found = kept.served(place)
+            if found is not None:
+                return found
+        digest = self._digest(session_token)
+        me, turn = get_ident(), self._turn
         try:
-            recent = self._recent
-            place, known = recent.places.get(session_token), None
-            if place is not None:
-                found, known = place.read
-                if found is not None and place.doubts == recent.doubts and recent.valid.get(place.id) is place:
-                    # Asked twice: a signal's handler may have used up the news of a commit in between.
-                    if (self._copied_by_fork or self._still_true()) and place.doubts == recent.doubts:
-                        return found
-            digest = self._digest(session_token)
-            keeping = recent.size and self._depth == 0
-            place = recent.reserve(session_token, digest) if keeping else None
-            # Read after the version under which all is kept: had another connection committed in
-            # between, the next hit would see that. So a miss need not ask for the version.
+            if not turn.claim(me):
+                rows = self._read(self._schema.session_and_user, (digest,))  # nothing of it is kept
+                return self._found(rows[0], session_token) if rows else None
+            if place is not None and watch is not None and kept.served(place) is not None and watch.unchanged():
+                found = kept.served(place)
+                if found is not None:
+                    return found
+            # Had another connection committed since this was asked, the next look-up would see that.
             row = self._row(self._schema.session_and_user, (digest,))
             if row is None:
-                if place is not None:
-                    recent.evict(place.id)
+                kept.evict((digest,))
                 return None
-            if row != known:
-                found = self._found(row, session_token, digest)
-            if place is not None:
-                place.read = found, row
-            elif keeping:
-                recent.remember(digest)
+            if place is not None and place.row == row and place.found is not None:
+                found = place.found
+            else:
+                found = self._found(row, session_token)
+            kept.keep(session_token, (digest,), found, row)
             return found
         finally:
-            lock.release()
+            turn.claims.pop(me, None)
+            turn.wake()
 
-    def _still_true(self) -> bool:
-        """Whether no other connection has committed since; if one has, all that was kept is doubted."""
-        if self._midway:  # in a signal's handler, amid a statement that shows the connection the past
-            return False
-        header = self._wal_index_header()
-        if header == self._header and header:
-            return True
-        version = self._row(DATA_VERSION)
-        true: bool = version == self._version
-        if not true:
-            self._recent.doubt()
-            self._version = version
-        # Last, for a signal's handler may raise between any two lines. It was read before the version was
-        # asked for: while the header stays, so does the version.
-        self._header = header
-        return true
-
-    def _wal_index_header(self) -> bytes:
-        """What ``PRAGMA data_version`` goes by: the start of the -shm file, which every commit changes; b"" if
-        it is not to be had.
-
-        Read through the descriptor that SQLite itself has open. To open another would be fatal: closing it
-        drops SQLite's locks. The pragma takes and drops a lock besides, which makes a hit three times as
-        expensive. Source: SQLite, "WAL-mode File Format", 2.1 (two copies, equal unless one is being written).
-        """
+    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
         try:
-            return os.pread(self._shm, WAL_INDEX_HEADER, 0) if self._shm >= 0 else b""
-        except OSError:  # somebody closed it behind SQLite's back
-            return b""
-
-    def _found(self, row: Sequence[Any], session_token: str, digest: bytes) -> SessionAndUser[Any, Any]:
-        try:
-            return self._schema.found(row, session_token, digest)
+            return self._schema.found(row, session_token)
         except NOT_OURS as error:
             what = type(error).__name__
         raise self._not_ours("sessions or users", what)
 
-    def _record(self, table: Table, row: Sequence[Any]) -> Any:
+    def _decoded(self, decode: Callable[[Any], Any], row: Sequence[Any], entity: Entity) -> Any:
         try:
-            return table.record(row)
+            return decode(row)
         except NOT_OURS as error:
             what = type(error).__name__
-        raise self._not_ours(table.entity.plural, what)
+        raise self._not_ours(entity.plural, what)
 
     def _not_ours(self, where: str, what: str) -> StorageError:
         """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
         the value, which may be a token."""
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
-    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
+    # -- writes
+
+    def _add(self, entity: Entity, key: Key, record: Any) -> None:
+        table = self._schema.tables[entity]
+        self._run(table.insert, table.row(key, record))
+
+    def _change(self, entity: Entity, key: Key, record: Any) -> None:
         table = self._schema.tables[entity]
         self._forget(entity, key)
-        self._run(table.put, table.row(key, record))
+        self._run(table.update, table.changes(key, record))
 
-    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
         self._forget(entity, key)
         self._run(self._schema.tables[entity].rekey, (*new, *key))
 
-    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+    def _remove(self, entity: Entity, key: Key) -> Any:
         table = self._schema.tables[entity]
         self._forget(entity, key)
         rows = self._run(table.delete, key)
-        return self._record(table, rows[0]) if rows else None
+        return self._decoded(table.record, rows[0], entity) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
-        if entity is SESSION:
-            self._forget(USER, (group,))
-        self._run(self._schema.tables[entity].delete_group, (group,))
+        for key in self._run(self._schema.tables[entity].delete_group, (group,)):
+            self._forget(entity, key)
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
         gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
-        for digest in gone:
-            self._forget(entity, digest)
+        for key in gone:
+            self._forget(entity, key)
         return len(gone)
 
-    def _underway(self) -> int:
-        return int(self._beginning and self._connection is not None and self._connection.in_transaction)
+    def _forget(self, entity: Entity, key: Key) -> None:
+        """Serve nothing that was kept of a record which is being written to."""
+        if entity is SESSION:
+            self._kept.evict(key)
+        elif entity is USER:
+            self._kept.doubt()
 
-    def _begin(self, depth: int) -> None:
-        self._ready()
+    # -- transactions
+
+    def _begin(self, depth: int, patience: float) -> None:
         if depth:
+            self._require_whole()
             self._run(f"SAVEPOINT s{depth}")
             return
+        if self._unsure:
+            raise self._trouble(self._unsure)
         if self._connection is not None and self._connection.in_transaction:
-            self._run("ROLLBACK")  # of a transaction whose owner was interrupted when it was about to do so
-        self._beginning = True
-        self._run("BEGIN IMMEDIATE")
+            self._run("ROLLBACK")  # of somebody who was interrupted twice, the second time in undoing it
+        self._run("BEGIN IMMEDIATE", patience=patience)
+
+    def _require_whole(self) -> None:
+        """StorageError if SQLite has undone the transaction by itself, as it does when a disk is full or fails."""
+        self._require_open()
+        if self._connection is None or not self._connection.in_transaction:
+            raise self._trouble(
+                "has undone all of this transaction, because a write failed inside it (is the disk full?); nothing"
+                " in it can succeed any more: leave it, and begin another"
+            )
 
     def _commit(self, depth: int) -> None:
-        self._run("COMMIT" if depth == 0 else f"RELEASE s{depth}")
+        self._require_whole()
+        if depth:
+            self._run(f"RELEASE s{depth}")
+            return
+        try:
+            self._run("COMMIT")
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) in SYNC_FAILED:
+                self._unsure = (
+                    "could not be synced to the disk, so it is unknown whether the last transaction survives:"
+                    " nothing more can be written until the store is opened again"
+                )
+                raise self._trouble(self._unsure) from error.__cause__
+            raise
 
     def _rollback(self, depth: int) -> None:
         if self._connection is None or not self._connection.in_transaction:
-            return  # closed inside the transaction, or undone by SQLite itself (disk full)
-        self._run("ROLLBACK" if depth == 0 else f"ROLLBACK TO s{depth}")
-        if depth:
+            return  # closed inside the transaction, or undone by SQLite itself
+        if depth == 0:
+            self._run("ROLLBACK")
+            return
+        try:
+            self._run(f"ROLLBACK TO s{depth}")
             self._run(f"RELEASE s{depth}")
+        except StorageError as error:
+            if "no such savepoint" not in str(error.__cause__):  # it was released before it was interrupted
+                raise
 
     def _dump(self) -> Any:
-        return {entity: self._run(table.dump) for entity, table in self._schema.tables.items()}
+        state = {}
+        for entity, table in self._schema.tables.items():
+            columns = [name for (name,) in self._run(COLUMNS, (entity.plural,))]
+            state[entity.plural] = columns, self._run(table.dump(columns))
+        return state
 
     def _load(self, state: Any) -> None:
-        self._recent.clear()
+        self._kept.clear()
         for table in self._schema.tables.values():
             self._run(table.delete_all)
-        for entity, rows in state.items():
+        for entity, table in self._schema.tables.items():
+            columns, rows = state[entity.plural]
+            here = {name for (name,) in self._run(COLUMNS, (entity.plural,))}
+            shared = [i for i, name in enumerate(columns) if name in here]  # others are no model's, in both stores
+            load = table.load([columns[i] for i in shared])
             for row in rows:
-                self._run(self._schema.tables[entity].load(len(row)), row)
+                self._run(load, [row[i] for i in shared])
+
+    # -- check()
+
+    @contextmanager
+    def _one_view(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one state of the store for as long as the block lasts, and keeps nobody waiting."""
+        if self._in_memory or innermost(self) is not None:
+            me, turn = get_ident(), innermost(self) or self._turn
+            try:
+                self._take(turn, me)
+                yield self._connection or self._reconnected()
+            finally:
+                turn.claims.pop(me, None)
+                turn.wake()
+            return
+        self._require_open()
+        with closing(self._connect(reader=True)) as connection:
+            self._run("BEGIN", connection=connection)
+            yield connection
+
+    def _run_through(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """The rows of a query, some at a time, so that any number takes the same memory."""
+        try:
+            yield from connection.execute(sql, parameters)
+            return
+        except UnicodeDecodeError:
+            pass
+        except sqlite3.Error as error:
+            if not str(error).startswith("Could not decode"):
+                raise self._translated(error) from error
+        raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
 
     def _check_storage(self) -> list[str]:
+        with self._one_view() as connection:
+            found = [in_words(text) for (text,) in self._run("PRAGMA integrity_check", (), connection) if text != "ok"]
+            for entity, table in self._schema.tables.items():
+                try:
+                    for row in self._run_through(connection, table.suspects):
+                        found += self._check_row(entity, row)
+                    for row in self._run_through(connection, table.orphans) if table.orphans else ():
+                        found.append(self._orphaned(entity, self._decoded(table.record, row[len(table.key) + 1 :], entity)))
+                except StorageError as error:
+                    found.append(str(error))
+            return found
+
+    def _check_row(self, entity: Entity, row: Sequence[Any]) -> Iterator[str]:
+        """What is wrong with a row of ``suspects``."""
+        table = self._schema.tables[entity]
+        *key, group = row[: len(table.key) + 1]
         try:
-            found = [text for (text,) in self._run("PRAGMA integrity_check") if text != "ok"]
-            broken = self._run("PRAGMA foreign_key_check")
-            stray = self._run(STRAY_EMAIL_KEYS)
+            record = self._decoded(table.record, row[len(table.key) + 1 :], entity)
         except StorageError as error:
-            return [str(error)]
-        found += [f"table {row[0]}: a row refers to a missing one in {row[2]}" for row in broken]
-        return found + [f"user {_brief(user_id)}: an email_key, but no email" for (user_id,) in stray]
+            yield str(error)
+            return
+        yield from self._check_record(entity, record)
+        for name, part in zip(table.key, key):
+            if isinstance(part, bytes) and len(part) != 32:
+                yield f"{self._named(entity, record)}: its {name} has {len(part)} bytes, not 32"
+        if entity.group in NORMAL_FORMS and group != entity.group_of(record):
+            yield f"{self._named(entity, record)}: {brief(group)} is not its {table.group}"
 
-    def _before_fork(self) -> None:
-        super()._before_fork()  # the two locks in the order in which close() takes them
-        # Held for a query at the most, but perhaps by this thread, below a signal's handler.
-        self._reader_locked_for_fork = self._reader_lock.acquire(timeout=FORK_PATIENCE)
-        connection = self._connection
-        amid = connection is not None and connection.in_transaction  # which begins before _depth says so
-        if self._locked_for_fork and self._reader_locked_for_fork and self._depth == 0 and not amid:
-            self._suspend()
+    def _check_records(self, entity: Entity) -> Iterator[str]:
+        return iter(())  # all of that has been done by SQLite
 
-    def _holds_what_a_child_must_not(self) -> bool:
-        return self._connection is not None and not self._copied_by_fork
+    # -- fork()
 
-    def _after_fork_in_parent(self) -> None:
-        if self._reader_locked_for_fork:
-            self._reader_lock.release()
-        super()._after_fork_in_parent()
+    def _turns(self) -> tuple[Turn, ...]:
+        return (self._turn, self._reader_turn)
 
-    def _after_fork_in_child(self) -> None:
-        super()._after_fork_in_child()
-        self._reader_lock = threading.Lock()
-        if self._lost:
+    def before_fork(self) -> None:
+        super().before_fork()
+        if not self._in_memory:
+            self._whole_in_child = all(turn.holder is forks for turn in self._turns())
+            if self._whole_in_child:
+                self._let_go()
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        if self._lost and not self._in_memory:
             _never_close((self._connection, self._reader))
-            self._connection = self._reader = None
+            if (file := self._file()) is not None:
+                _inherited.add(file)
+        if self._lost:
+            self._connection = self._reader = self._watch = None
 
-    def _suspend(self, *, really: bool = False) -> None:
-        """Let go of what a child process must not inherit; taken up again at the next use."""
-        if really or not self._copied_by_fork:
-            for connection in (self._reader, self._connection):
-                if connection is not None:
-                    connection.close()
-            self._reader = self._connection = None
-            self._recent.clear()  # another connection's data_version is no measure for it
-            self._version, self._header, self._shm = None, b"", -1
+    def _let_go(self) -> None:
+        """Close the connections; unless the store is closed, the next use opens them again."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        self._kept.clear()  # another connection's data_version is no measure for it
+        for connection in (self._reader, self._connection):
+            if connection is not None:
+                connection.close()
+        self._reader = self._connection = None
 
     def _release(self) -> None:
-        with self._reader_lock:
-            self._suspend(really=True)
-
-
-def _descriptor_of(path: str) -> int:
-    """The one descriptor that this process has open on a file; -1 if there is none, or several, or no telling.
-
-    Linux only: there, whatever is written to a mapped file is at once what every read of it gives.
-    """
-    found = []
-    try:
-        wanted = os.stat(path)
-        names = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
-    except OSError:
-        return -1
-    for name in names if len(names) <= MANY_DESCRIPTORS else ():
+        me = get_ident()
         try:
-            if os.path.samestat(os.fstat(int(name)), wanted):
-                found.append(int(name))
-        except OSError:  # the one that listed the directory
-            pass
-    return found[0] if len(found) == 1 else -1
+            self._take(self._reader_turn, me)
+            self._let_go()
+        finally:
+            self._reader_turn.claims.pop(me, None)
+            self._reader_turn.wake()
 
-
-_never_closed: list[Any] = []
 
 NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
 """What decoding a row raises that this package did not write."""
+
+SYNC_FAILED = (1034, 1290)  # SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC
+"""SQLite's errors after which nobody knows what is on the disk."""
+
+_never_closed: list[Any] = []
+
+_inherited: set[tuple[int, int]] = set()
+"""Files, by device and inode, of which this process has inherited connections that it may neither use nor close."""
 
 
 def _never_close(connections: Any) -> None:
@@ -618,7 +663,7 @@ def _never_close(connections: Any) -> None:
     """
     _never_closed.append(connections)
     try:
-        import ctypes
+        import ctypes  # here: many Pythons lack it, and few processes come this way
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
     except (ImportError, AttributeError):  # a Python without ctypes: safe until its very end
@@ -628,24 +673,22 @@ def _never_close(connections: Any) -> None:
 # --- memory -----------------------------------------------------------------------------------
 
 
-class _Shelf:
+class _Records:
     """One entity's records in memory: by key, by group, and (where they expire) by time."""
 
-    __slots__ = ("entity", "records", "groups", "due")
+    __slots__ = ("entity", "by_key", "groups", "due")
 
     def __init__(self, entity: Entity) -> None:
         self.entity = entity
-        self.records: dict[tuple[Any, ...], Any] = {}
-        self.groups: dict[str, dict[tuple[Any, ...], None]] = {}
+        self.by_key: dict[Key, Any] = {}
+        self.groups: dict[str, dict[Key, None]] = {}
         # A heap of (expires, key). An entry whose record has changed since is passed over when it is
         # due; removing it earlier would cost a search.
-        self.due: list[tuple[datetime, tuple[Any, ...]]] | None = (
-            [] if entity in (SESSION, VERIFICATION_TOKEN) else None
-        )
+        self.due: list[tuple[datetime, Key]] | None = [] if entity in (SESSION, VERIFICATION_TOKEN) else None
 
-    def fill(self, records: dict[tuple[Any, ...], Any]) -> None:
-        """Take over all the records of an empty shelf."""
-        self.records = records
+    def fill(self, records: dict[Key, Any]) -> None:
+        """Take over all the records, where there were none."""
+        self.by_key = records
         for key, record in records.items():
             if (group := self.entity.group_of(record)) is not None:
                 self.groups.setdefault(group, {})[key] = None
@@ -653,228 +696,213 @@ class _Shelf:
 
     def _sort_due(self) -> None:
         if self.due is not None:
-            self.due = [(record.expires, key) for key, record in self.records.items()]
+            self.due = [(record.expires, key) for key, record in self.by_key.items()]
             heapify(self.due)
 
-    def change(self, key: tuple[Any, ...], record: Any) -> None:
+    def set(self, key: Key, record: Any) -> None:
         """Put the record there, or nothing if it is None; also where an earlier change was interrupted."""
-        old = self.records.pop(key, None)
+        old = self.by_key.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
             members = self.groups.get(group, {})
             members.pop(key, None)
             if not members:
                 self.groups.pop(group, None)
         if record is not None:
-            self.records[key] = record
+            self.by_key[key] = record
             if (group := self.entity.group_of(record)) is not None:
                 self.groups.setdefault(group, {})[key] = None
             if self.due is not None:
                 heappush(self.due, (record.expires, key))
-                if len(self.due) > 2 * len(self.records) + 64:
+                if len(self.due) > 2 * len(self.by_key) + 64:
                     self._sort_due()
 
 
 class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """A store in this process's memory: the same answers, nothing on disk.
 
-    Plain dictionaries of immutable records, guarded by one lock, with an undo log for
-    transactions. Tokens are kept as digests here too.
+    Plain dictionaries of immutable records, with an undo log for transactions. Tokens are kept as digests here too.
     """
 
+    _in_memory = True
+    _answers_at_once = True
+
+    @naming_options
     def __init__(
         self, **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]]
     ) -> None:
-        """A fresh, empty store. Options: see ``BaseAdapter``."""
+        """A fresh, empty store. ``BaseAdapter`` explains the options."""
         super().__init__(**options)
-        self._shelves = {entity: _Shelf(entity) for entity in ENTITIES}
-        self._undo: list[tuple[Entity, tuple[Any, ...], Any]] = []
-        self._marks: list[int] = []
+        self._records = {entity: _Records(entity) for entity in ENTITIES}
+        self._undo: list[tuple[Entity, Key, Any]] = []
+        self._marks: list[int] = []  # how long the undo log was when each open block began
+        self._begun = 0  # transactions so far: between two looks at the same number, nothing was changed
         self._opened()
 
     def __repr__(self) -> str:
         return "MemoryAdapter()"
 
-    # -- storage
+    # -- look-ups
 
-    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        with turn(self._lock):
-            self._require_open()
-            record = self._shelves[entity].records.get(key)
+    def _get(self, entity: Entity, key: Key) -> Any:
+        begun, by_key = self._begun, self._records[entity].by_key
+        record = by_key.get(key)
+        if (self._turn.claims or begun != self._begun) and innermost(self) is None:
+            record = self._in_turn(lambda: by_key.get(key))  # a transaction of somebody else's may be rolled back
         return None if record is None else fresh(record)
 
-    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
-        with turn(self._lock):
-            self._require_open()
-            shelf = self._shelves[entity]
-            keys = shelf.groups.get(group, ())
-            if len(keys) > AT_ONCE:
-                self._about_to_wait()
-            found = {key: shelf.records[key] for key in sorted(keys)}
-        return {key: fresh(record) for key, record in found.items()}
+    def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
+        records = self._records[entity]
 
-    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
-        with turn(self._lock):
-            self._require_open()
-            return dict(self._shelves[entity].records)
+        def read() -> dict[Key, Any]:
+            keys = records.groups.get(group, ())
+            if len(keys) > AT_ONCE:
+                about_to_wait()
+            return {key: records.by_key[key] for key in sorted(keys)}
+
+        return {key: fresh(record) for key, record in self._in_turn(read).items()}
+
+    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+        by_key = self._records[entity].by_key
+        yield from self._in_turn(lambda: list(by_key.items()))
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        with turn(self._lock):
+        kept = self._kept
+        place = kept.places.get(session_token)
+        if place is not None and (found := kept.served(place)) is not None:
+            return found
+        key = (self._digest(session_token),)
+        me, turn = get_ident(), self._turn
+        try:
+            if not turn.claim(me):
+                turn = innermost(self) or turn
+                self._take(turn, me)
             self._require_open()
-            recent = self._recent
-            place = recent.places.get(session_token)
-            if place is not None and place.read[0] is not None and recent.valid.get(place.id) is place:
-                return place.read[0]
-            digest = self._digest(session_token)
-            keeping = recent.size and self._depth == 0
-            place = recent.reserve(session_token, digest) if keeping else None
-            session = self._shelves[SESSION].records.get((digest,))
-            if session is None:
+            session: Any = self._records[SESSION].by_key.get(key)
+            user: Any = None if session is None else self._records[USER].by_key.get((session.user_id,))
+            if user is None:  # or it is nobody's, in a shelf that somebody mended by hand
+                kept.evict(key)
                 return None
-            user = self._shelves[USER].records.get((session.user_id,))
-            if user is None:  # in a shelf that somebody mended by hand
-                return None
-            session = dataclasses.replace(session, session_token=session_token)
-            found = SessionAndUser(fresh(session), fresh(user))
-            if place is not None:
-                place.read = found, None
-            elif keeping:
-                recent.remember(digest)
-        return found
+            if place is not None and place.found is not None and place.row == (session, user):
+                found = place.found
+            else:
+                found = SessionAndUser(fresh(dataclasses.replace(session, session_token=session_token)), fresh(user))
+            if turn is self._turn:  # what is read inside a transaction may be rolled back
+                kept.keep(session_token, key, found, (session, user))
+            return found
+        finally:
+            turn.claims.pop(me, None)
+            turn.wake()
 
-    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
-        with turn(self._lock):
-            self._require_open()
-            linked = self._shelves[ACCOUNT].records.get(account)
-            return None if linked is None else self._get(USER, (linked.user_id,))
+    def _get_owner(self, account: Key) -> UserT | None:
+        def read() -> Any:
+            linked = self._records[ACCOUNT].by_key.get(account)
+            return None if linked is None else self._records[USER].by_key.get((linked.user_id,))
 
-    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        self._change(entity, key, self._shelves[entity].records.get(key), fresh(record))
+        user = self._in_turn(read)
+        return None if user is None else fresh(user)
 
-    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-        self._put(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
+    # -- writes
 
-    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        old = self._shelves[entity].records.get(key)
+    def _add(self, entity: Entity, key: Key, record: Any) -> None:
+        self._set(entity, key, None, fresh(record))
+
+    def _change(self, entity: Entity, key: Key, record: Any) -> None:
+        self._set(entity, key, self._records[entity].by_key[key], fresh(record))
+
+    def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
+        self._add(entity, new, dataclasses.replace(self._remove(entity, key), id=session_id(new[0])))
+
+    def _remove(self, entity: Entity, key: Key) -> Any:
+        old = self._records[entity].by_key.get(key)
         if old is None:
             return None
-        self._change(entity, key, old, None)
+        self._set(entity, key, old, None)
         return fresh(old)
 
-    def _change(self, entity: Entity, key: tuple[Any, ...], old: Any, new: Any) -> None:
-        self._forget(entity, key)
-        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
-        self._undo.append((entity, key, old))
-        self._shelves[entity].change(key, new)
-
     def _remove_group(self, entity: Entity, group: str) -> None:
-        for key in list(self._shelves[entity].groups.get(group, ())):
+        for key in list(self._records[entity].groups.get(group, ())):
             self._remove(entity, key)
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        shelf, count = self._shelves[entity], 0
-        while count < limit and shelf.due and shelf.due[0][0] <= now:
-            expires, key = heappop(shelf.due)
-            record = shelf.records.get(key)
+        records, count = self._records[entity], 0
+        while count < limit and records.due and records.due[0][0] <= now:
+            expires, key = heappop(records.due)
+            record = records.by_key.get(key)
             if record is not None and record.expires == expires:
                 self._remove(entity, key)
                 count += 1
         return count
 
-    def _begin(self, depth: int) -> None:
+    def _set(self, entity: Entity, key: Key, old: Any, new: Any) -> None:
+        if entity is SESSION:
+            self._kept.evict(key)
+        elif entity is USER and old is not None:
+            self._kept.doubt()
+        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
+        self._undo.append((entity, key, old))
+        self._records[entity].set(key, new)
+
+    # -- transactions
+
+    def _begin(self, depth: int, patience: float) -> None:
+        self._begun += depth == 0
         self._marks[depth:] = [len(self._undo)]
 
     def _commit(self, depth: int) -> None:
+        del self._marks[depth:]
         if depth == 0:
             self._undo.clear()
 
     def _rollback(self, depth: int) -> None:
-        while len(self._undo) > self._marks[depth]:
-            entity, key, old = self._undo.pop()
-            self._shelves[entity].change(key, old)
+        if depth < len(self._marks):
+            while len(self._undo) > self._marks[depth]:
+                entity, key, old = self._undo[-1]
+                self._records[entity].set(key, old)
+                self._undo.pop()
+            del self._marks[depth:]
 
     def _dump(self) -> Any:
-        return {entity: dict(shelf.records) for entity, shelf in self._shelves.items()}
+        return {entity.plural: dict(records.by_key) for entity, records in self._records.items()}
 
     def _load(self, state: Any) -> None:
         # Only what differs: a record is never changed in place, so where the same object lies, nothing
         # happened. A test that touched three of a thousand records pays for three.
-        for entity, records in state.items():
-            shelf = self._shelves[entity]
-            for key in [key for key, record in shelf.records.items() if records.get(key) is not record]:
+        for entity, records in self._records.items():
+            wanted, by_key = state[entity.plural], records.by_key
+            for key in [key for key, record in by_key.items() if wanted.get(key) is not record]:
                 self._remove(entity, key)
-            if len(shelf.records) < len(records):
-                for key in records.keys() - shelf.records.keys():
-                    self._change(entity, key, None, records[key])
+            if len(by_key) < len(wanted):
+                for key in wanted.keys() - by_key.keys():
+                    self._set(entity, key, None, wanted[key])
+
+    # -- check()
+
+    def _check_records(self, entity: Entity) -> Iterator[str]:
+        records, users = self._records[entity], self._records[USER].by_key
+        groups: dict[Any, set[Key]] = {}
+        for key, record in self._walk(entity):
+            yield from self._check_record(entity, record)
+            if entity.group == "user_id" and (record.user_id,) not in users:
+                yield self._orphaned(entity, record)
+            with suppress(TypeError, AttributeError):  # of a value that is no text, and was just named
+                if (group := entity.group_of(record)) is not None:
+                    groups.setdefault(group, set()).add(key)
+        for group, keys in groups.items():
+            for key in keys ^ set(records.groups.get(group, ())):
+                yield f"{entity.name} {brief(key[0])}: {brief(group)} is not its {entity.group}"
 
 
 # --- shelve -----------------------------------------------------------------------------------
 
 
-_LEFTOVERS = Entity("leftovers", "leftovers", Record, ("entity", "key"), "", lambda fields: None)
+class _Unlisted(Entity):
+    def group_of(self, record: Any) -> None:
+        return None
+
+
+_LEFTOVERS = _Unlisted("leftovers", "leftovers", Record, ("entity", "key"), "")
 """Filed like records, but not handed out: a row's fields that no field of its model names, for the model that
 wrote them."""
-
-_ABSENT = object()
-
-
-class _Rows:
-    """One entity's records as rows of JSON: ``[key, fields]``, the parts of the key and the other stored fields."""
-
-    def __init__(self, entity: Entity, model: type[Record]) -> None:
-        self.entity = entity
-        own = {f.name for f in fields_of(entity.record)}
-        self._in_key = [(name, i) for i, name in enumerate(entity.key) if name in own]
-        self._digest = entity.key.index("token_digest") if "token_digest" in entity.key else None
-        self._names = [f.name for f in fields_of(model)]
-        self._make: Any = model
-        if any(f.keyword_only for f in fields_of(model)):
-            self._make = lambda *values: model(**dict(zip(self._names, values)))
-        elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
-        self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
-
-    def row(self, key: tuple[Any, ...], record: Any, leftovers: dict[str, Any] | None) -> list[Any]:
-        """The row that holds a record; ``null`` in the place of the fields if it is None."""
-        parts = [part.hex() if isinstance(part, bytes) else part for part in key]
-        if record is None:
-            return [parts, None]
-        fields = {} if leftovers is None else dict(leftovers)
-        for name, f in self._fields:
-            value = getattr(record, name)
-            fields[name] = None if value is None else f.kind.to_json(value)
-        return [parts, fields]
-
-    def records(self, rows: list[Any]) -> Iterator[tuple[tuple[Any, ...], Any, dict[str, Any]]]:
-        """Key, record, and the fields that the model does not name, of each row. ValueError if one does not fit.
-
-        By columns, which takes half the time of going row by row.
-        """
-        keys, fields = zip(*rows)
-        parts: list[Any] = list(zip(*keys, strict=True))
-        columns: dict[str, Any] = {name: itertools.repeat("") for name in self.entity.withheld}
-        if self._digest is not None:
-            parts[self._digest] = list(map(bytes.fromhex, parts[self._digest]))
-            columns["id"] = map(session_id, parts[self._digest])
-        for name, i in self._in_key:
-            columns[name] = parts[i]
-        for name, f in self._fields:
-            columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields])
-        return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
-
-    def _column(self, f: Any, column: list[Any]) -> list[Any]:
-        from_json, optional, values = f.kind.from_json, f.optional, []
-        for value in column:
-            if value is _ABSENT:
-                if f.default is None:
-                    raise ValueError(f"{f.model.__name__}.{f.name} is missing")
-                values.append(f.check(f.default()))
-                continue
-            try:
-                values.append(None if value is None and optional else from_json(value))
-                continue
-            except (TypeError, ValueError, RecursionError):
-                pass  # raised below, outside, so that no __context__ keeps the value alive
-            raise f.refusal(value)
-        return values
 
 
 class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -888,6 +916,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     offered, and a forked child is refused: for several processes, there is ``SQLiteAdapter``.
     """
 
+    @naming_options
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -896,7 +925,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open the directory ``path``, creating it (mode 0700) unless it exists. Further options: see ``BaseAdapter``.
+        """Open the directory ``path``, creating it (mode 0700) unless it exists. ``BaseAdapter`` explains the other options.
 
         ``durability``: ``"full"``, what was acknowledged survives a power cut; ``"normal"``, it survives
         the process but the last moments may not survive a power cut. ``dbm``: which of ``dbm``'s
@@ -923,8 +952,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         super().__init__(**options)
 
     def _opened(self) -> None:
-        self._shelves[_LEFTOVERS] = _Shelf(_LEFTOVERS)
-        self._rows = {entity.plural: _Rows(entity, model) for entity, model in self._models.items()}
+        self._records[_LEFTOVERS] = _Records(_LEFTOVERS)
+        self._rows = {entity.plural: Rows(entity, model) for entity, model in self._models.items()}
         self._files = self._open(take=self._fill)
         self._journal_mark = 0
         super()._opened()
@@ -939,15 +968,15 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         collecting = gc.isenabled()
         gc.disable()
         try:
-            for entity, records in self._records(pages).items():
-                self._shelves[entity].fill(records)
+            for entity, records in self._read_rows(pages).items():
+                self._records[entity].fill(records)
         finally:
             if collecting:
                 gc.enable()
 
-    def _records(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
+    def _read_rows(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
         """The state that pages of rows describe, shelf by shelf. StorageError for a row that does not fit."""
-        found: dict[Entity, dict[Any, Any]] = {entity: {} for entity in self._shelves}
+        found: dict[Entity, dict[Any, Any]] = {entity: {} for entity in self._records}
         for plural, rows in pages:
             try:
                 entity = self._rows[plural].entity
@@ -964,40 +993,40 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 ) from error
         return found
 
-    def _row(self, entity: Entity, key: tuple[Any, ...], record: Any) -> list[Any]:
-        return self._rows[entity.plural].row(key, record, self._shelves[_LEFTOVERS].records.get((entity, key)))
+    def _row(self, entity: Entity, key: Key, record: Any) -> list[Any]:
+        return self._rows[entity.plural].row(key, record, self._records[_LEFTOVERS].by_key.get((entity, key)))
 
     def _changes(self) -> list[list[Any]]:
         """What this transaction touched, as it is now: one line of the journal."""
         return [
-            [entity.plural, *self._row(entity, key, self._shelves[entity].records.get(key))]
+            [entity.plural, *self._row(entity, key, self._records[entity].by_key.get(key))]
             for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
             if entity is not _LEFTOVERS  # they go with their record
         ]
 
     def _table(self, entity: Entity) -> Iterator[list[Any]]:
-        return (self._row(entity, key, record) for key, record in self._shelves[entity].records.items())
+        return (self._row(entity, key, record) for key, record in self._records[entity].by_key.items())
 
     # -- storage
 
-    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+    def _remove(self, entity: Entity, key: Key) -> Any:
         if entity is _LEFTOVERS:
             return self._leave(key, None)
         self._leave((entity, key), None)
         return super()._remove(entity, key)
 
-    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-        leftovers = self._shelves[_LEFTOVERS].records.get((entity, key))
+    def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
+        leftovers = self._records[_LEFTOVERS].by_key.get((entity, key))
         super()._rekey(entity, key, new)
         self._leave((entity, new), leftovers)
 
-    def _leave(self, key: tuple[Any, ...], leftovers: dict[str, Any] | None) -> None:
-        old = self._shelves[_LEFTOVERS].records.get(key)
+    def _leave(self, key: Key, leftovers: dict[str, Any] | None) -> None:
+        old = self._records[_LEFTOVERS].by_key.get(key)
         if old is not leftovers:
-            self._change(_LEFTOVERS, key, old, leftovers)
+            self._set(_LEFTOVERS, key, old, leftovers)
 
-    def _begin(self, depth: int) -> None:
-        super()._begin(depth)
+    def _begin(self, depth: int, patience: float) -> None:
+        super()._begin(depth, patience)
         if depth == 0:
             self._journal_mark = self._files.journal.size
 
@@ -1022,19 +1051,29 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     def _check_storage(self) -> list[str]:
         try:
-            written = self._records(self._files.pages())
+            return self._in_turn(lambda: list(self._check_files()))
+        except BusyError:
+            raise
         except StorageError as error:
             return [str(error)]
-        problems = []
-        for entity, shelf in self._shelves.items():
-            known = dict(shelf.records)
-            for changed, key, old in reversed(self._undo):  # what was not committed yet is not in the files
-                if changed is entity:
-                    known.pop(key, None) if old is None else known.update({key: old})
-            if known != written[entity]:
-                wrong = sum(known.get(key) != written[entity].get(key) for key in known.keys() | written[entity])
-                problems.append(f"{self._path}: {wrong} {entity.plural} are not in its files as they are in memory")
-        return problems
+
+    def _check_files(self) -> Iterator[str]:
+        """How the files differ from what is in memory and committed."""
+        uncommitted: dict[tuple[Entity, Any], Any] = {}
+        for entity, key, old in reversed(self._undo):
+            uncommitted[entity, key] = old
+        right, wrong = dict.fromkeys(self._records, 0), dict.fromkeys(self._records, 0)
+        for page in self._files.pages():
+            for entity, written in self._read_rows([page]).items():
+                for key, record in written.items():
+                    known = self._records[entity].by_key.get(key)
+                    same = uncommitted.get((entity, key), known) == record
+                    (right if same else wrong)[entity] += 1
+        for entity, records in self._records.items():
+            undone = [(key, old) for (changed, key), old in uncommitted.items() if changed is entity]
+            count = len(records.by_key) + sum((old is not None) - int(key in records.by_key) for key, old in undone)
+            if missing := wrong[entity] + max(count - right[entity] - wrong[entity], 0):
+                yield f"{self._path}: {missing} {entity.plural} are not in its files as they are in memory"
 
     def _release(self) -> None:
         if self._lost is not None:
@@ -1049,17 +1088,18 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     # -- fork(): nothing to wait for, because the child is refused in any case
 
-    def _before_fork(self) -> None:
-        pass
+    def pause(self) -> bool:
+        return True
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         self._lost = functools.partial(
             LockedError,
             f"{self._path} is open in process {self._process}, from which this one was forked: a shelf belongs to one"
             " process at a time. Use SQLiteAdapter, which processes may share",
             path=self._path,
         )
-        self._lock = threading.RLock()
+        self._kept.clear()
+        self._turn.start_over()
         self._files.journal.close()
 
 
@@ -1095,8 +1135,9 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
             return MemoryAdapter(**options)
         if path := path_in(target):
             return _WITH_PATH[target.partition(":")[0]](path, **options)
-    # Without what may be a password: the options, or what stands before the @ of a URL.
-    shown = {"type": kind, "database": database} if isinstance(target, Mapping) else str(target).rpartition("@")[2]
+    # Without what may be a password: a mapping's other options; all but the scheme of a URL with an @; a query.
+    shown = str({"type": kind, "database": database} if isinstance(target, Mapping) else target)
+    shown = re.match(r"([\w+.-]+:)?" if "@" in shown else "[^?=;]*", shown)[0]  # type: ignore[index]
     raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")
 
 

@@ -1,40 +1,54 @@
-"""The contract's rules, written once over a dozen storage verbs.
+"""``BaseAdapter``: the contract's rules, written once over a dozen storage verbs; the way to a backend of your own.
 
-``BaseAdapter`` holds everything that must not differ between stores: defaults, validation, normal forms, digests,
-expiry, conflicts. What differs is storage, said in the verbs at its end (``_get``, ``_find``, ``_put``, ``_remove``,
-... ``_begin``, ``_commit``, ``_rollback``). Every write runs inside a transaction that holds the store's lock, so the
-shared code may read, decide and write.
+What must not differ between stores is here: defaults, validation, normal forms, digests, expiry, conflicts. What
+does differ is said by the verbs at the end of the class, which a subclass implements. Records come and go under an
+opaque *key*, a tuple that only the base makes and only the backend takes apart.
+
+Every verb that changes something is called inside a transaction, by one caller at a time, so what the rules have
+read there still holds when they write. ``_get``, ``_find``, ``_get_owner`` and ``_get_session_and_user`` may be called
+from any thread at any time; a store whose records must not be touched by two threads at once takes turns
+(``transactions.py``).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import threading
+import hashlib
+import hmac
+import inspect
+import secrets
+import time
+import uuid
 import warnings
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime, timedelta
+from threading import get_ident
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from . import forks
 from .contract import Adapter, Snapshot, by_name
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError, StorageError,
 )
-from .kept import Recent
+from .kept import Kept
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN,
     AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of, identifier_key, session_id, storable,
+    User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
+    identifier_key, session_id, storable,
 )
-from .transactions import about_to_wait
+from .transactions import Block, Transaction, Turn, about_to_wait, innermost, tasks_share_this_thread
 
 if TYPE_CHECKING:
     from typing import Self, TypedDict
+
+T = TypeVar("T")
+
+Key = tuple[Any, ...]
+"""What a record is filed under. The rules make keys and pass them on; only a backend looks inside."""
 
 DAY = 24 * 60 * 60
 """Seconds."""
@@ -46,9 +60,6 @@ PURGE_BATCH = 100
 
 AT_ONCE = 100
 """Records that a look-up on an event loop reads at most: about a millisecond's worth."""
-
-FORK_PATIENCE = 5.0
-"""Seconds that ``fork()`` waits for calls in other threads, so that the child inherits no half of one."""
 
 
 if TYPE_CHECKING:
@@ -66,6 +77,7 @@ if TYPE_CHECKING:
         session_absolute_age: float | timedelta | None
         verification_max_age: float | timedelta
         purge_interval: float | timedelta | None
+        timeout: float
         secret: str | bytes | None
         cache_size: int
         clock: Callable[[], datetime] | None
@@ -73,17 +85,26 @@ if TYPE_CHECKING:
         new_token: Callable[[], str] | None
 
 
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
+
+
+def naming_options(constructor: Constructor) -> Constructor:
+    """Let ``help()`` show, in the signature of a subclass's constructor, the options that every store takes."""
+    shown = inspect.signature(constructor)
+    own = [one for one in shown.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    shared = inspect.signature(BaseAdapter.__init__).parameters.values()
+    options = [one for one in shared if one.kind is one.KEYWORD_ONLY and one.name not in shown.parameters]
+    constructor.__signature__ = shown.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return constructor
+
+
 def _new_id() -> str:
     """A random UUID, as Auth.js's core makes for users."""
-    import uuid  # with secrets below, 3 ms that those who only look up never pay
-
     return str(uuid.uuid4())
 
 
 def _new_token() -> str:
     """256 bits from the operating system's generator, URL-safe."""
-    import secrets
-
     return secrets.token_urlsafe(32)
 
 
@@ -115,9 +136,9 @@ def _utf8(text: str | bytes) -> bool:
     return isinstance(text, bytes) or text.isascii() or text.encode("utf-8", "ignore").decode() == text
 
 
-def _brief(text: str) -> str:
+def brief(value: Any) -> str:
     """An id for an error message: printable, and short even if somebody sent megabytes."""
-    return ascii(text if len(text) <= 60 else text[:60] + "...")
+    return ascii(value[:60] + "..." if isinstance(value, str) and len(value) > 60 else value)
 
 
 class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -140,6 +161,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         session_absolute_age: float | timedelta | None = None,
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
+        timeout: float = 5.0,
         secret: str | bytes | None = None,
         cache_size: int = 10_000,
         clock: Callable[[], datetime] | None = None,
@@ -152,10 +174,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         long an unused session lives. ``session_update_age``: how often ``touch_session`` writes.
         ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
-        a session or token also removes expired ones; None: only ``purge_expired`` does. ``secret``:
+        a session or token also removes expired ones; None: only ``purge_expired`` does. ``timeout``:
+        seconds that a call waits for another thread's or process's transaction before BusyError. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
         ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on,
-        and served only while nobody has written since (else they are read again); 0: none.
+        and served only while nobody has written since (otherwise they are read again); 0: none.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
@@ -179,26 +202,24 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
         if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
             raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
-        import hashlib  # 3 ms (libcrypto) that whoever only imports this module need not wait
-
-        self._sha256 = hashlib.sha256
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
         now = self._clock()
         if not isinstance(now, datetime) or now.utcoffset() is None:
             raise ValueError(f"clock must return aware datetimes, such as datetime.now(UTC); got {now!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < float("inf"):
+            raise ValueError(f"timeout must be a number of seconds, neither negative nor infinite; got {timeout!r}")
+        self._timeout = timeout
         self._purged_at: datetime | None = None
-        self._lock = threading.RLock()
-        self._depth = 0  # of nested transactions; read and written only under the lock
-        self._beginning = False  # the outermost of them, or in it: it has an owner who will end it
+        self._turn = Turn()
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
-        self._locked_for_fork = False
+        self._whole_in_child = False  # unless a fork finds it so
         if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
             raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
         # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
         shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
-        self._recent = Recent(cache_size if shareable else 0)
+        self._kept = Kept(cache_size if shareable else 0)
 
     # -- users
 
@@ -220,7 +241,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             if self._get(USER, (user.id,)) is not None:
                 raise self._conflict(USER, "id")
             self._refuse_taken_email(user)
-            self._put(USER, (user.id,), user)
+            self._add(USER, (user.id,), user)
         return user  # type: ignore[no-any-return]
 
     def get_user(self, user_id: str) -> UserT | None:
@@ -247,7 +268,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             updated = dataclasses.replace(user, **changes)
             if "email" in changes:
                 self._refuse_taken_email(updated)
-            self._put(USER, (user.id,), updated)
+            self._change(USER, (user.id,), updated)
         return updated  # type: ignore[no-any-return]
 
     def delete_user(self, user_id: str) -> UserT | None:
@@ -265,7 +286,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def _refuse_taken_email(self, user: User) -> None:
         key = USER.group_of(user)
-        if key is not None and any(other != (user.id,) for other in self._find(USER, key)):
+        if key is not None and any(other.id != user.id for other in self._find(USER, key).values()):
             raise self._conflict(USER, "email")
 
     # -- accounts
@@ -296,12 +317,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             account = self._get(ACCOUNT, key)
             if account is None:
                 account = self._build(ACCOUNT, {}, user_id=user_id, extra=extra, **values)
+                self._add(ACCOUNT, key, account)
             elif account.user_id != user_id:
                 raise self._conflict(ACCOUNT, "provider_account_id")
             else:
                 kept = {name: value for name, value in account.extra.items() if name not in values}
                 account = dataclasses.replace(account, **values, extra=kept | extra)
-            self._put(ACCOUNT, key, account)
+                self._change(ACCOUNT, key, account)
         return account  # type: ignore[no-any-return]
 
     @by_name
@@ -319,7 +341,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def list_accounts(self, user_id: str) -> list[AccountT]:
         return self._list(ACCOUNT, user_id)
 
-    def _account_key(self, provider: str, provider_account_id: str) -> tuple[str, str] | None:
+    def _account_key(self, provider: str, provider_account_id: str) -> Key | None:
         first = self._asked("provider", provider)
         second = self._asked("provider_account_id", provider_account_id)
         return None if first is None or second is None else (first, second)
@@ -345,8 +367,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
         with self.transaction():
             self._require_user(user_id)
-            self._make_room(digest)
-            self._put(SESSION, (digest,), dataclasses.replace(session, session_token=""))
+            self._make_room((digest,))
+            self._add(SESSION, (digest,), dataclasses.replace(session, session_token=""))
             self._purge_some(now)
         return session  # type: ignore[no-any-return]
 
@@ -386,7 +408,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            self._make_room(digest)
+            self._make_room((digest,))
             self._rekey(SESSION, key, (digest,))
         session = dataclasses.replace(session, id=session_id(digest))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
@@ -405,20 +427,20 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
         _text("session_id", session_id)
-        return self._revoke(user_id, lambda key, session: session.id == session_id) == 1
+        return self._revoke(user_id, lambda session: session.id == session_id) == 1
 
     def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
-        kept = None if keep is None else self._session_key(keep)
-        return self._revoke(user_id, lambda key, session: key != kept)
+        kept = session_id(self._digest(keep)) if keep is not None and self._fits("keep", keep) else None
+        return self._revoke(user_id, lambda session: session.id != kept)
 
-    def _revoke(self, user_id: str, ends: Callable[[Any, Any], bool]) -> int:
-        """Remove the user's sessions for which ``ends(key, session)``; how many of them were live."""
+    def _revoke(self, user_id: str, ends: Callable[[Any], bool]) -> int:
+        """Remove the user's sessions for which ``ends`` is true; how many of them were live."""
         if (owner := self._asked("user_id", user_id)) is None:
             return 0
         count = 0
         with self.transaction():
             for key, session in self._find(SESSION, owner).items():
-                if ends(key, session):
+                if ends(session):
                     self._remove(SESSION, key)
                     count += self._live(session) is not None
         return count
@@ -441,15 +463,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             if session is None:
                 return None
             session = self._within_absolute_age(rewrite(session))
-            self._put(SESSION, key, session)
+            self._change(SESSION, key, session)
         return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
-    def _make_room(self, digest: bytes) -> None:
+    def _make_room(self, key: Key) -> None:
         """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
-        if self._live(self._remove(SESSION, (digest,))) is not None:
+        if self._live(self._remove(SESSION, key)) is not None:
             raise self._conflict(SESSION, "session_token")
 
-    def _session_key(self, session_token: str) -> tuple[bytes] | None:
+    def _session_key(self, session_token: str) -> Key | None:
         if not self._fits("session_token", session_token):
             return None
         return (self._digest(session_token),)
@@ -477,7 +499,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         )
         key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
         with self.transaction():
-            self._put(VERIFICATION_TOKEN, key, dataclasses.replace(made, token=""))
+            self._remove(VERIFICATION_TOKEN, key)
+            self._add(VERIFICATION_TOKEN, key, dataclasses.replace(made, token=""))
             self._purge_some(now)
         return made  # type: ignore[no-any-return]
 
@@ -525,7 +548,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._require_user(user_id)
             if self._get(AUTHENTICATOR, (made.credential_id,)) is not None:
                 raise self._conflict(AUTHENTICATOR, "credential_id")
-            self._put(AUTHENTICATOR, (made.credential_id,), made)
+            self._add(AUTHENTICATOR, (made.credential_id,), made)
         return made  # type: ignore[no-any-return]
 
     def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
@@ -550,7 +573,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                     given=counter,
                 )
             updated = dataclasses.replace(found, **changes)
-            self._put(AUTHENTICATOR, (key,), updated)
+            self._change(AUTHENTICATOR, (found.credential_id,), updated)
         return updated  # type: ignore[no-any-return]
 
     # -- the whole store
@@ -586,28 +609,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         counts = [self._purge(entity, now, PURGE_BATCH) for entity in (SESSION, VERIFICATION_TOKEN)]
         self._purged_at = None if PURGE_BATCH in counts else now
 
-    @contextmanager
-    def transaction(self) -> Iterator[Self]:
-        self._about_to_wait()  # for a disk, for another writer
-        with self._lock:
-            self._require_open()
-            depth = self._depth or self._underway()
-            begun = False
-            try:
-                self._begin(depth)
-                begun = True
-                self._depth = depth + 1  # in here: an interrupt must not leave it behind
-                yield self
-                self._require_open()
-                self._commit(depth)
-            except BaseException:
-                if begun or (depth == 0 and self._underway()):
-                    self._rollback(depth)
-                raise
-            finally:
-                self._depth = depth
-                if depth == 0:
-                    self._beginning = False  # not in _rollback, which another signal may keep from being called
+    def transaction(self) -> Transaction[Self]:
+        return Transaction(self)
 
     def snapshot(self) -> Snapshot:
         with self.transaction():
@@ -615,53 +618,66 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def restore(self, snapshot: Snapshot) -> None:
         if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind():
-            raise TypeError("restore takes what snapshot() of a store of the same kind and models returned")
+            raise TypeError(
+                "restore takes what snapshot() of a store of the same kind, with the same models and the same secret,"
+                " returned"
+            )
         with self.transaction():
             self._load(snapshot.state)
         self._purged_at = None  # what was purged since may be back
 
     def _kind(self) -> tuple[Any, ...]:
-        return (type(self), *self._models.values())
+        """What two stores must have in common for the records of one to mean the same in the other."""
+        return (type(self), *self._models.values(), self._digest("tinyauthstore: which secret is this?"))
 
     def check(self) -> list[str]:
         self._require_open()
         try:
-            with self.transaction():
-                problems = self._check_storage()
-                return problems or [problem for entity in ENTITIES for problem in self._check_entity(entity)]
+            return self._check_storage() or [one for entity in ENTITIES for one in self._check_records(entity)]
         except BusyError:
             raise
         except StorageError as error:  # what cannot be read cannot be judged
             return [str(error)]
 
-    def _check_entity(self, entity: Entity) -> Iterator[str]:
-        try:
-            records = self._all(entity)
-        except StorageError as error:
-            yield str(error)
-            return
-        groups: dict[str, set[Any]] = {}
-        for key, record in records.items():
-            where = f"{entity.name} {_brief(record.id if entity is SESSION else key[0])}"
-            for f in fields_of(type(record)):
-                try:
-                    if f.name not in entity.withheld:
-                        f.check(getattr(record, f.name))
-                except InvalidFieldError as error:
-                    yield f"{where}: {error}"
+    def _check_records(self, entity: Entity) -> Iterator[str]:
+        """What is wrong with the records of that kind."""
+        for key, record in self._walk(entity):
+            yield from self._check_record(entity, record)
             if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
-                yield f"{where}: its user {_brief(record.user_id)} does not exist"
-            if (group := entity.group_of(record)) is not None:
-                groups.setdefault(group, set()).add(key)
-        for group, keys in groups.items():
-            for key in keys ^ set(self._find(entity, group)):
-                yield f"{entity.name} {_brief(str(key[0]))}: {_brief(group)} is not its {entity.group}"
+                yield self._orphaned(entity, record)
+
+    def _check_record(self, entity: Entity, record: Any) -> Iterator[str]:
+        """What is wrong with a record, by itself."""
+        for f in fields_of(type(record)):
+            try:
+                if f.name not in entity.withheld:
+                    f.check(getattr(record, f.name))
+            except InvalidFieldError as error:
+                yield f"{self._named(entity, record)}: {error}"
+
+    def _orphaned(self, entity: Entity, record: Any) -> str:
+        return f"{self._named(entity, record)}: its user {brief(record.user_id)} does not exist"
+
+    def _named(self, entity: Entity, record: Any) -> str:
+        """A record's name for an error message, without a secret."""
+        shown = record.id if entity is SESSION else getattr(record, entity.key[0])
+        return f"{entity.name} {brief(shown)}"
 
     def close(self) -> None:
-        with self._lock:
+        if self._closed:
+            return
+        me = get_ident()
+        inside = innermost(self) is not None  # then the turn is ours, and what was done in it is undone
+        try:
+            if not inside:
+                self._take(self._turn, me)
             if not self._closed:
                 self._closed = True
+                self._kept.clear()
                 self._release()
+        finally:
+            self._turn.claims.pop(me, None)
+            self._turn.wake()
 
     def __enter__(self) -> Self:
         self._require_open()
@@ -679,10 +695,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             finally:  # a warning may be an error
                 self.close()
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(
+            f"{self!r} cannot be copied or pickled: it is a connection, not data. Open another store, or take a snapshot()"
+        )
+
     def _opened(self) -> None:
         """The constructor's last step: from here on the store must be closed, and survives fork()."""
         self._closed = False
-        _open_stores.add(self)
+        forks.register(self)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -690,27 +711,52 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if self._lost is not None:
             raise self._lost()
 
-    _answers_at_once = True
-    """Whether look-ups call ``_about_to_wait`` before they wait, so that ``AsyncAdapter`` may run them at once."""
+    _answers_at_once = False
+    """Whether look-ups call ``about_to_wait`` before they wait, so that ``AsyncAdapter`` may run them at once."""
 
-    def _about_to_wait(self) -> None:
-        """WouldWait, in a thread that must not wait."""
+    # -- turns
+
+    def _take(self, turn: Turn, me: object) -> float:
+        """Claim a turn for ``me``, who must drop it; the seconds that are left of ``timeout``.
+
+        BusyError if it stays somebody else's for ``timeout`` seconds; at once if only this thread could end that.
+        """
+        if turn.claim(me):
+            return self._timeout
         about_to_wait()
+        deadline = time.monotonic() + self._timeout
+        while not turn.claim(me):
+            holder, left = turn.holder, deadline - time.monotonic()
+            if isinstance(holder, Block) and holder.is_here and tasks_share_this_thread():
+                raise self._busy(
+                    "has a transaction open in another task of this thread, which cannot end while this one waits;"
+                    " nothing was changed. Use AsyncAdapter (tinyauthstore.aio): its tasks take turns"
+                )
+            if left <= 0:
+                raise self._busy(
+                    f"stayed in another transaction of this process for {self._timeout} seconds; nothing was changed."
+                    " Keep transactions short, or give a longer timeout="
+                )
+            turn.wait(left)
+        return max(deadline - time.monotonic(), 0.0)
+
+    def _in_turn(self, read: Callable[[], T]) -> T:
+        """What ``read`` returns, called while nobody else uses the store. BusyError."""
+        me, turn = get_ident(), self._turn
+        try:
+            if not turn.claim(me):
+                turn = innermost(self) or turn
+                self._take(turn, me)
+            self._require_open()
+            return read()
+        finally:
+            turn.claims.pop(me, None)
+            turn.wake()
+
+    def _busy(self, what: str) -> BusyError:
+        return BusyError(f"{self!r} {what}", path=getattr(self, "_path", ""))
 
     # -- small change
-
-    def _forget(self, entity: Entity, key: tuple[Any, ...]) -> None:
-        """Evict from ``_recent`` what a write to that record touches: a session, or all of a user's."""
-        if entity is SESSION:
-            self._recent.evict(session_id(key[0]))
-        elif entity is USER:
-            try:
-                sessions = self._find(SESSION, key[0]) if self._recent.valid else {}
-            except StorageError:  # what cannot be read can still be written, or deleted
-                self._recent.clear()
-                return
-            for (digest,) in sessions:
-                self._recent.evict(session_id(digest))
 
     def _now(self) -> datetime:
         """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
@@ -726,9 +772,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """What is stored of a token: 32 bytes, of which nothing leads back. Source: ASVS 6.5.2."""
         data = token.encode("utf-8", "surrogatepass")  # any str a stranger sends has a digest
         if self._secret is None:
-            return self._sha256(data).digest()
-        import hmac
-
+            return hashlib.sha256(data).digest()
         return hmac.digest(self._secret, data, "sha256")
 
     def _list(self, entity: Entity, user_id: str) -> list[Any]:
@@ -782,99 +826,110 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def _not_found(self, entity: Entity, key: str) -> NotFoundError:
         model = self._models[entity].__name__
-        return NotFoundError(f"there is no {model} {_brief(key)}", model=model, key=key)
+        return NotFoundError(f"there is no {model} {brief(key)}", model=model, key=key)
 
-    # -- fork(): a child must inherit no open database (SQLite loses writes even if the child opens its
-    #    own: the inherited library believes to hold locks that the kernel never gave the child), and no
-    #    lock of a thread that does not exist there.
+    # -- fork(): a child must inherit no open database (SQLite loses writes even if the child opens its own: the
+    #    inherited library believes that it holds locks which the kernel never gave the child), and no claim of a
+    #    thread that does not exist there.
 
-    def _before_fork(self) -> None:
-        self._locked_for_fork = self._lock.acquire(timeout=FORK_PATIENCE)
+    def _turns(self) -> tuple[Turn, ...]:
+        """All that callers of this store wait for."""
+        return (self._turn,)
 
-    def _after_fork_in_parent(self) -> None:
-        if self._locked_for_fork:
-            self._locked_for_fork = False
-            self._lock.release()
+    def pause(self) -> bool:
+        settled = True
+        for turn in self._turns():
+            turn.claims.setdefault(forks)  # it is next, and stays: nobody is let in before it
+            holder = turn.holder
+            settled = settled and (holder is forks or (isinstance(holder, Block) and holder.is_here))
+        return settled
 
-    def _after_fork_in_child(self) -> None:
-        if not self._locked_for_fork or self._holds_what_a_child_must_not():
+    def resume(self) -> None:
+        self._whole_in_child = False
+        for turn in self._turns():
+            turn.claims.pop(forks, None)
+            turn.wake()
+
+    def before_fork(self) -> None:
+        holder = self._turn.holder
+        self._whole_in_child = holder is forks or (self._in_memory and isinstance(holder, Block) and holder.is_here)
+
+    def after_fork_in_child(self) -> None:
+        if not self._whole_in_child:
             self._lost = functools.partial(
                 StorageError,
-                "this process was forked while a transaction was open in its parent: only the parent can"
-                " finish it; fork outside of transaction()",
+                "this process was forked while a transaction was open in its parent: only the parent can finish it;"
+                " fork outside of transaction()",
             )
-            self._recent.clear()
-        self._locked_for_fork = False
-        self._lock = threading.RLock()
+            self._kept.clear()
+        self._whole_in_child = False
+        for turn in self._turns():
+            turn.start_over()
 
-    def _holds_what_a_child_must_not(self) -> bool:
-        """Whether fork() found a transaction that only the parent can finish."""
-        return self._depth > 0 and not self._copied_by_fork
+    # -- storage: what a backend implements
 
-    # -- storage: what differs between the stores
-
-    _copied_by_fork = True  # the state lives in this process's memory alone
+    _in_memory = False
+    """Whether all of it is in this process's memory, of which a forked child has a copy."""
 
     @abstractmethod
-    def _get(self, entity: Entity, key: tuple[Any, ...]) -> Any:
-        """The record with that key, or None."""
+    def _get(self, entity: Entity, key: Key) -> Any:
+        """The record with that key, or None; inside a transaction, as it is there."""
 
     @abstractmethod
-    def _find(self, entity: Entity, group: str) -> dict[tuple[Any, ...], Any]:
-        """The records of that group by their keys, in the order of the keys."""
+    def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
+        """The records whose ``entity.group`` field is that (an address in its normal form), by their keys, in order."""
 
     @abstractmethod
-    def _all(self, entity: Entity) -> dict[tuple[Any, ...], Any]:
-        """Every record by its key."""
+    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+        """Every record with its key."""
 
     @abstractmethod
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         """The session, token filled in, with its user, expired or not; None if there is none."""
 
     @abstractmethod
-    def _get_owner(self, account: tuple[str, str]) -> UserT | None:
+    def _get_owner(self, account: Key) -> UserT | None:
         """The user of the account with that key, or None."""
 
     @abstractmethod
-    def _put(self, entity: Entity, key: tuple[Any, ...], record: Any) -> None:
-        """Insert the record, or replace the one with that key."""
+    def _add(self, entity: Entity, key: Key, record: Any) -> None:
+        """File a new record. Nothing has that key."""
 
     @abstractmethod
-    def _rekey(self, entity: Entity, key: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    def _change(self, entity: Entity, key: Key, record: Any) -> None:
+        """File the record in the place of the one that has that key."""
+
+    @abstractmethod
+    def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
         """File the record with that key under a new one that is free."""
 
     @abstractmethod
-    def _remove(self, entity: Entity, key: tuple[Any, ...]) -> Any:
+    def _remove(self, entity: Entity, key: Key) -> Any:
         """Remove and return the record with that key, or None."""
 
     @abstractmethod
     def _remove_group(self, entity: Entity, group: str) -> None:
-        """Remove the records of that group."""
+        """Remove the records that ``_find`` would return."""
 
     @abstractmethod
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
         """Remove at most ``limit`` records that expired by ``now``, oldest first; how many."""
 
-    def _underway(self) -> int:
-        """1 if a transaction has begun, though the line that counts it in ``_depth`` has not run: for a signal's
-        handler in between, whose own is one inside of it. 0 where nothing begins that would be in its way."""
-        return 0
-
     @abstractmethod
-    def _begin(self, depth: int) -> None:
-        """Open a transaction (``depth`` 0) or a savepoint in it."""
+    def _begin(self, depth: int, patience: float) -> None:
+        """Open a transaction (``depth`` 0) or a savepoint in it. BusyError after ``patience`` seconds of waiting."""
 
     @abstractmethod
     def _commit(self, depth: int) -> None:
-        """Make what happened since ``_begin(depth)`` last."""
+        """Make what happened since ``_begin`` at that depth last, and all of it or nothing."""
 
     @abstractmethod
     def _rollback(self, depth: int) -> None:
-        """Undo what happened since ``_begin(depth)``."""
+        """Undo what happened since ``_begin`` at that depth; nothing if that was never reached, or has ended."""
 
     @abstractmethod
     def _dump(self) -> Any:
-        """The whole state, for ``_load``."""
+        """The whole state, for ``_load``. It can be pickled."""
 
     @abstractmethod
     def _load(self, state: Any) -> None:
@@ -886,28 +941,3 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def _release(self) -> None:
         """Let go of everything, for good."""
-
-
-_open_stores: weakref.WeakSet[BaseAdapter[Any, Any, Any, Any, Any]] = weakref.WeakSet()
-
-if hasattr(os, "register_at_fork"):
-
-    _forking: list[BaseAdapter[Any, Any, Any, Any, Any]] = []  # those that were told before; others may open meanwhile
-
-    def _before_fork() -> None:
-        for store in list(_open_stores):
-            store._before_fork()
-            _forking.append(store)
-
-    def _after_fork_in_parent() -> None:
-        while _forking:
-            _forking.pop()._after_fork_in_parent()
-
-    def _after_fork_in_child() -> None:
-        _forking.clear()
-        for store in list(_open_stores):  # one that opened in between was not told: it refuses from now on
-            store._after_fork_in_child()
-
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )

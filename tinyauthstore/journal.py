@@ -52,13 +52,13 @@ import re
 import shelve
 import shutil
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from . import forks
 from .errors import LockedError, StorageError
 
 if sys.platform == "win32":
@@ -105,6 +105,15 @@ def line(value: Any) -> bytes:
     """``value`` as JSON, with checksum and length."""
     payload = _encode(value).encode("ascii")
     return b"%08x %d %b\n" % (zlib.crc32(payload), len(payload), payload)
+
+
+def _decode(text: bytes) -> Any:
+    """The value of a payload. ValueError; json's own would hold the whole text, in which there may be tokens."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    raise ValueError(reason)
 
 
 def payload(data: bytes, start: int = 0) -> tuple[bytes, int] | None:
@@ -157,16 +166,12 @@ def remove(path: str) -> None:
 
 # --- the lock ---------------------------------------------------------------------------------
 
-_guard = threading.RLock()  # held while a descriptor comes or goes, and by fork(): a child knows them all
-_held: set[Lock] = set()
-
-
 class Lock:
     """A store's lock, held from construction to ``release``, or to the end of the process, however it ends."""
 
     def __init__(self, path: str) -> None:
         """LockedError, naming the process that has it, if it is taken. Read-only access is no way around."""
-        with _guard:
+        with forks.still:  # a child must know of every descriptor that it inherits
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 self._take(descriptor)
@@ -184,7 +189,7 @@ class Lock:
                     path=folder,
                 ) from error
             self._descriptor = descriptor
-            _held.add(self)
+            forks.register(self)
         self._sign(b"%d\n" % os.getpid())
 
     def _sign(self, text: bytes) -> None:
@@ -205,24 +210,26 @@ class Lock:
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two processes lock two files of one name."""
-        with _guard:
-            if self in _held:
+        with forks.still:
+            if self._descriptor >= 0:
                 self._sign(b"")
                 self._drop()
 
     def _drop(self) -> None:
-        _held.remove(self)
         os.close(self._descriptor)
+        self._descriptor = -1
 
+    def pause(self) -> bool:
+        return True
 
-def _in_child() -> None:
-    for lock in list(_held):
-        lock._drop()
-    _guard.release()
+    def resume(self) -> None: ...
 
+    def before_fork(self) -> None: ...
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_in_child)
+    def after_fork_in_child(self) -> None:
+        """Close the descriptor: a ``flock`` would stay with the child after its parent's death."""
+        if self._descriptor >= 0:
+            self._drop()
 
 
 # --- the journal ------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ def read_journal(path: str, generation: int) -> Contents:
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]] = {}
     try:
         for number, text in enumerate(payloads):
-            transaction = json.loads(text)
+            transaction = _decode(text)
             if number == 0:
                 _refuse_newer(path, transaction)
                 if not data.startswith(header):
@@ -376,7 +383,7 @@ class Journal:
         try:
             os.fsync(self._file)
         except OSError as error:  # the system may have dropped the data, and would not say so a second time
-            self.refuse(f"could not be synced to the disk ({error})")
+            self.refuse(f"could not be synced to the disk ({error}), so it is unknown whether the last change survives")
             raise
 
 
@@ -406,7 +413,7 @@ class Shelf(shelve.Shelf[Any]):
             data += piece
         if (found := payload(data)) is None or found[1] != len(data):
             raise ValueError(f"{key} is damaged")
-        return json.loads(found[0])
+        return _decode(found[0])
 
     def sync(self) -> None:
         """Nothing: closing does it, and if this failed first, ``dbm.dumb`` would write once more when collected."""

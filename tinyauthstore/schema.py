@@ -20,6 +20,7 @@ A custom model's fields are ordinary columns with their default, so that any SQL
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 from .errors import InvalidFieldError
 from .models import (
     ENTITIES,
-    RECORDS,
+    MAX_KEY_LENGTH,
     SESSION,
     USER,
     UTC,
@@ -38,9 +39,9 @@ from .models import (
     SessionAndUser,
     dump_json,
     fields_of,
+    filler,
     load_json,
     session_id,
-    unfrozen,
 )
 
 APPLICATION_ID = 0x74415553
@@ -52,6 +53,7 @@ USER_VERSION = 1
 MINIMUM_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
 
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -78,35 +80,50 @@ def from_microseconds(number: int) -> datetime:
 
 
 class Codec(NamedTuple):
-    """A kind's SQL type, how its values become that, and how they come back: source, ``{0}`` being the value
-    (None: as they are)."""
+    """How the values of a kind lie in SQLite: the column's type, and the functions there and back (None: as they are)."""
 
     sql_type: str
     encode: Callable[[Any], Any] | None = None
-    decode: str | None = None
+    decode: Callable[[Any], Any] | None = None
 
 
-def _container(kind: type, text: str) -> Any:
-    """The dict or list that JSON text holds; TypeError if it holds anything else."""
-    value = load_json(text)
-    if not isinstance(value, kind):
-        raise TypeError(f"not a {kind.__name__}")
-    return value
+def _container(kind: type) -> Callable[[str], Any]:
+    def decode(text: str) -> Any:
+        value = load_json(text)
+        if not isinstance(value, kind):
+            raise TypeError(f"not a {kind.__name__}")
+        return value
+
+    return decode
 
 
 CODECS = {
     "text": Codec("TEXT"),
     "integer": Codec("INTEGER"),
     "real": Codec("REAL"),
-    "boolean": Codec("INTEGER", int, "bool({0})"),
+    "boolean": Codec("INTEGER", int, bool),
     "bytes": Codec("BLOB"),
-    "datetime": Codec("INTEGER", to_microseconds, "from_microseconds({0})"),
-    "object": Codec("TEXT", dump_json, "container(dict, {0})"),
-    "array": Codec("TEXT", dump_json, "container(list, {0})"),
+    "datetime": Codec("INTEGER", to_microseconds, from_microseconds),
+    "object": Codec("TEXT", dump_json, _container(dict)),
+    "array": Codec("TEXT", dump_json, _container(list)),
 }
 
-DERIVED = {"email_key": Codec("TEXT"), "identifier_key": Codec("TEXT"), "token_digest": Codec("BLOB")}
-"""Columns that are no field of the record: normal forms and digests, which look-ups go by."""
+FILED_AS = {
+    "email": ("email_key", "TEXT"),
+    "identifier": ("identifier_key", "TEXT"),
+    "session_token": ("token_digest", "BLOB"),
+    "token": ("token_digest", "BLOB"),
+}
+"""The columns, with their types, that look-ups by these fields go by: normal forms and digests."""
+
+
+def filed_as(name: str) -> str:
+    """The column that look-ups by a field go by."""
+    return FILED_AS.get(name, (name, ""))[0]
+
+
+EMPTY = "''"
+"""An empty string in SQL."""
 
 
 def quoted(name: str) -> str:
@@ -139,54 +156,105 @@ class Table:
     def __init__(self, entity: Entity, model: type[Record]) -> None:
         self.entity = entity
         self.model = model
+        self._refuse_clashes()
         fields = fields_of(model)
-        self._stored = [f for f in fields if f.name not in entity.withheld]
-        self._refuse_clashes(fields)
-        derived = [name for name in (*entity.key, entity.group) if name in DERIVED]
-        self.columns = [
-            *(self._derived_column(name) for name in dict.fromkeys(derived)),
-            *(self._field_column(f) for f in self._stored),
-        ]
-        self._extra_group = entity.group if entity.group in DERIVED and entity.group not in entity.key else None
-        self._written = [
-            (f.name, CODECS[f.kind.name].encode) for f in self._stored if f.name not in entity.key
-        ]
-        self._fields = fields
-        self._keyword_only = any(f.keyword_only for f in fields)
+        self.stored = [f for f in fields if f.name not in entity.withheld]
+        self.key = [filed_as(name) for name in entity.key]
+        self.group = filed_as(entity.group)
+        self.columns = [*self._filed_columns(), *(self._field_column(f) for f in self.stored)]
+        self._extra_group = self.group if self.group not in self.key and entity.group in FILED_AS else None
+        self._written = [(f.name, CODECS[f.kind.name].encode) for f in self.stored if f.name not in self.key]
+        # A row that is read has a cell for each field of the model, in their order.
+        self.cells = [self._cell(f) for f in fields]
+        self.decoders = [(i, decode) for i, f in enumerate(fields) if (decode := self._decoder(f)) is not None]
+        self.fill = filler(model)
         # Every statement about this table. The key's parts come first in all of them.
         name = quoted(entity.plural)
-        key = " AND ".join(f"{quoted(part)} = ?" for part in entity.key)
-        keys = ", ".join(map(quoted, entity.key))
-        written = [*entity.key, *filter(None, [self._extra_group]), *(n for n, _ in self._written)]
-        selected = ", ".join(self.selected())
-        self.select = f"SELECT {selected} FROM {name} WHERE {key}"
-        self.select_group = f"SELECT {keys}, {selected} FROM {name} WHERE {quoted(entity.group)} = ? ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {selected} FROM {name} ORDER BY {keys}"
-        self.put = (
-            f"INSERT INTO {name} ({', '.join(map(quoted, written))})"
-            f" VALUES ({', '.join('?' * len(written))}) ON CONFLICT ({keys}) DO UPDATE SET "
-            + ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in written[len(entity.key) :])
+        key = " AND ".join(f"{quoted(part)} = ?" for part in self.key)
+        keys = ", ".join(map(quoted, self.key))
+        written = [*filter(None, [self._extra_group]), *(n for n, _ in self._written)]
+        inserted = [*self.key, *written]
+        cells = ", ".join(self.cells)
+        self.select = f"SELECT {cells} FROM {name} WHERE {key}"
+        self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {quoted(self.group)} = ? ORDER BY {keys}"
+        self.select_all = f"SELECT {keys}, {cells} FROM {name}"
+        self.insert = (
+            f"INSERT INTO {name} ({', '.join(map(quoted, inserted))}) VALUES ({', '.join('?' * len(inserted))})"
         )
-        self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in entity.key)} WHERE {key}"
-        self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {selected}"
-        self.delete_group = f"DELETE FROM {name} WHERE {quoted(entity.group)} = ?"
+        self.update = f"UPDATE {name} SET {', '.join(f'{quoted(n)} = ?' for n in written)} WHERE {key}"
+        self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in self.key)} WHERE {key}"
+        self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {cells}"
+        self.delete_group = f"DELETE FROM {name} WHERE {quoted(self.group)} = ? RETURNING {keys}"
         self.delete_all = f"DELETE FROM {name}"
-        self.dump = f"SELECT * FROM {name}"
         self.purge = (
             f"DELETE FROM {name} WHERE ({keys}) IN"
             f" (SELECT {keys} FROM {name} WHERE expires <= ? ORDER BY expires LIMIT ?)"
-            f" RETURNING {quoted(entity.key[-1])}"
+            f" RETURNING {keys}"
         )
 
-    def load(self, width: int) -> str:
-        """The statement that puts back a row of ``dump``, of ``width`` columns."""
-        return f"INSERT INTO {quoted(self.entity.plural)} VALUES ({', '.join('?' * width)})"
+    def dump(self, columns: Sequence[str]) -> str:
+        """The statement that reads these columns of all rows."""
+        return f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(self.entity.plural)}"
+
+    def load(self, columns: Sequence[str]) -> str:
+        """The statement that puts back a row with these columns."""
+        names, values = ", ".join(map(quoted, columns)), ", ".join("?" * len(columns))
+        return f"INSERT INTO {quoted(self.entity.plural)} ({names}) VALUES ({values})"
+
+    # -- check()
+
+    @functools.cached_property
+    def suspects(self) -> str:
+        """Rows that may be wrong: all that are, and few others. Each has its key, its group, and its cells.
+
+        SQLite looks at a million rows in the time in which Python decodes a tenth of them.
+        """
+        doubts = [doubt for f in self.stored for doubt in self._doubts(f)]
+        doubts += [f"length({quoted(name)}) != 32" for name in self.key if name == "token_digest"]
+        columns = ", ".join([*map(quoted, self.key), quoted(self.group), *self.cells])
+        return f"SELECT {columns} FROM {quoted(self.entity.plural)} WHERE {' OR '.join(doubts)}"
+
+    @property
+    def orphans(self) -> str | None:
+        """Rows, as in ``suspects``, whose user does not exist; None for what belongs to nobody."""
+        if self.group != "user_id":
+            return None
+        columns = ", ".join([*map(quoted, self.key), quoted(self.group), *self.cells])
+        return (
+            f"SELECT {columns} FROM {quoted(self.entity.plural)} t"
+            " WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = t.user_id)"
+        )
+
+    def _doubts(self, f: Field) -> Iterable[str]:
+        """SQL conditions, of which one is true where the field's value may be wrong."""
+        column, kind = quoted(f.name), f.kind.name
+        if not f.optional:
+            yield f"{column} IS NULL"
+        if kind == "text":
+            # Plain ASCII is surely right; length() counts characters up to a NUL, so it differs for anything else.
+            yield f"length({column}) != length(CAST({column} AS BLOB))"
+            yield f"{column} GLOB '*[^ -~]*'"
+            if f.rule is not None:
+                yield f"length({column}) NOT BETWEEN 1 AND {MAX_KEY_LENGTH}"
+            if f.name == "email":
+                yield f"{quoted(self.group)} IS NOT lower(trim({column})) OR trim({column}) = ''"
+            elif f.name == "identifier":
+                address = f"CASE WHEN instr({column}, '@') THEN lower(trim({column})) ELSE {column} END"
+                yield f"{quoted(self.group)} IS NOT {address}"
+        elif kind == "datetime":
+            yield f"{column} NOT BETWEEN {to_microseconds(_FIRST)} AND {to_microseconds(_LAST)}"
+        elif kind == "boolean":
+            yield f"{column} NOT IN (0, 1)"
+        elif kind in ("object", "array"):
+            yield f"CASE WHEN json_valid({column}) THEN json_type({column}) != '{kind}' ELSE {column} IS NOT NULL END"
+        elif f.rule is not None:
+            yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
 
     # -- DDL
 
     def create(self) -> list[str]:
         """The statements that make this table and its indexes."""
-        key = ", ".join(map(quoted, self.entity.key))
+        key = ", ".join(map(quoted, self.key))
         return [
             f"CREATE TABLE {quoted(self.entity.plural)} ("
             + ", ".join(column.definition for column in self.columns)
@@ -196,24 +264,26 @@ class Table:
 
     def indexes(self) -> dict[str, str]:
         """The statement that makes each index, by the index's name."""
-        wanted = {self.entity.group: "UNIQUE INDEX" if self.entity is USER else "INDEX"}
+        wanted = {self.group: "UNIQUE INDEX" if self.entity is USER else "INDEX"}
         if self.entity in (SESSION, VERIFICATION_TOKEN):
             wanted["expires"] = "INDEX"
         return {
             f"{self.entity.plural}_{column}": f"CREATE {kind} {quoted(f'{self.entity.plural}_{column}')}"
             f" ON {quoted(self.entity.plural)} ({quoted(column)})"
             for column, kind in wanted.items()
-            if column != self.entity.key[0]  # the primary key serves as that index
+            if column != self.key[0]  # the primary key serves as that index
         }
 
     def add_column(self, column: Column) -> str:
         """The statement that adds a column to an existing table; its rows get the default."""
         return f"ALTER TABLE {quoted(self.entity.plural)} ADD COLUMN {column.definition}"
 
-    def _derived_column(self, name: str) -> Column:
-        sql_type = DERIVED[name].sql_type
-        not_null = " NOT NULL" if name in self.entity.key else ""
-        return Column(name, sql_type, f"{quoted(name)} {sql_type}{not_null}")
+    def _filed_columns(self) -> Iterable[Column]:
+        """The columns that are no field: normal forms and digests."""
+        filed = dict.fromkeys(FILED_AS[name] for name in (*self.entity.key, self.entity.group) if name in FILED_AS)
+        for name, sql_type in filed:
+            not_null = " NOT NULL" if name in self.key else ""
+            yield Column(name, sql_type, f"{quoted(name)} {sql_type}{not_null}")
 
     def _field_column(self, f: Field) -> Column:
         codec = CODECS[f.kind.name]
@@ -236,9 +306,9 @@ class Table:
             definition += " REFERENCES users (id) ON DELETE CASCADE"
         return Column(f.name, codec.sql_type, definition)
 
-    def _refuse_clashes(self, fields: Sequence[Field]) -> None:
-        seen = {name: name for name in DERIVED}
-        for f in fields:
+    def _refuse_clashes(self) -> None:
+        seen = {column: column for column, _ in FILED_AS.values()}
+        for f in fields_of(self.model):
             if (other := seen.get(f.name.lower())) is not None:
                 raise InvalidFieldError(
                     f"{self.model.__name__}.{f.name} clashes with the column {other}: SQLite's names"
@@ -251,57 +321,33 @@ class Table:
 
     # -- rows
 
-    @functools.cached_property
-    def record(self) -> Callable[[Sequence[Any]], Any]:
-        """The record that a row of ``selected`` columns holds; a token in it is withheld."""
-        return _compiled("row", self.cells(), self.made(), self.entity.name, [self])
+    def _cell(self, f: Field) -> str:
+        """What is selected for a field: of a token nothing, and for the id that is made of its digest, that."""
+        if f.name not in self.entity.withheld:
+            return quoted(f.name)
+        return quoted("token_digest") if f.name == "id" else EMPTY
 
-    def selected(self, prefix: str = "", *, skip: Sequence[str] = ()) -> list[str]:
-        """The columns of a row that ``record`` takes: the stored fields, and the digest that an id is made of."""
-        return [prefix + quoted(name) for name in self._selected(skip)]
+    def _decoder(self, f: Field) -> Callable[[Any], Any] | None:
+        return session_id if f.name == "id" and f.name in self.entity.withheld else CODECS[f.kind.name].decode
 
-    def cells(self, *, skip: Sequence[str] = ()) -> list[str]:
-        """The names in ``made`` for the values of ``selected``."""
-        return [self.cell(name) for name in self._selected(skip)]
-
-    def cell(self, column: str) -> str:
-        """A name that is nothing else's in ``_compiled``, whatever a custom field is called."""
-        return f"{self.entity.plural}_{column}"
-
-    def _selected(self, skip: Sequence[str]) -> list[str]:
-        names = [*(f.name for f in self._stored), *["token_digest"] * ("id" in self.entity.withheld)]
-        return [name for name in names if name not in skip]
-
-    @functools.cached_property
-    def unfrozen(self) -> type | None:
-        """What the model's records are filled in as; None for a model of somebody else's."""
-        return unfrozen(self.model) if self.model in RECORDS else None
-
-    def made(self, **given: str) -> list[str]:
-        """Source: the lines that make a record of ``cells``, the fields ``given`` being taken from elsewhere.
-
-        A model of somebody else's may do things of its own in ``__init__``. Ours are frozen dataclasses, which
-        fill themselves in through ``object.__setattr__``, field by field: three times as slow as this.
-        """
-        values = {f.name: given.get(f.name) or self._decoded(f) for f in self._fields}
-        record, model = self.entity.name, f"{self.entity.name}_model"
-        if self.unfrozen is not None:
-            filled = [f"{record}.{name} = {value}" for name, value in values.items()]
-            return [f"{record} = new({model}_unfrozen)", *filled, f"{record}.__class__ = {model}"]
-        arguments = [f"{name}={value}" if self._keyword_only else value for name, value in values.items()]
-        return [f"{record} = {model}({', '.join(arguments)})"]
-
-    def _decoded(self, f: Field) -> str:
-        cell, codec = self.cell(f.name), CODECS[f.kind.name]
-        if f.name in self.entity.withheld:
-            return f"session_id({self.cell('token_digest')})" if f.name == "id" else "''"
-        if codec.decode is None:
-            return cell
-        return f"None if {cell} is None else {codec.decode.format(cell)}"  # also where an older model was optional
+    def record(self, row: Sequence[Any]) -> Any:
+        """The record that a row of ``cells`` holds; a token in it is withheld."""
+        values = list(row)
+        for i, decode in self.decoders:
+            if values[i] is not None:  # also where an older model was optional
+                values[i] = decode(values[i])
+        return self.fill(*values)
 
     def row(self, key: Sequence[Any], record: Any) -> list[Any]:
-        """The parameters of ``put``."""
-        row = list(key)
+        """The parameters of ``insert``."""
+        return [*key, *self._values(record)]
+
+    def changes(self, key: Sequence[Any], record: Any) -> list[Any]:
+        """The parameters of ``update``."""
+        return [*self._values(record), *key]
+
+    def _values(self, record: Any) -> list[Any]:
+        row = []
         if self._extra_group is not None:
             row.append(self.entity.group_of(record))
         for name, encode in self._written:
@@ -310,67 +356,37 @@ class Table:
         return row
 
 
-def _compiled(
-    parameters: str, cells: Sequence[str], body: Iterable[str], result: str, tables: Iterable[Table]
-) -> Callable[..., Any]:
-    """The function of ``row`` (and other ``parameters``) that names its cells, runs the ``body`` and returns
-    the ``result``, all source.
-
-    As the standard library makes the ``__init__`` of a dataclass. A loop over fields and decoders, with the
-    records' own constructors, took twice as long, which made a look-up 20 % slower.
-    """
-    names: dict[str, Any] = {
-        "new": object.__new__,
-        "new_tuple": tuple.__new__,
-        "SessionAndUser": SessionAndUser,
-        "session_id": session_id,
-        "container": _container,
-        "from_microseconds": from_microseconds,
-    }
-    for table in tables:
-        names[f"{table.entity.name}_model"] = table.model
-        names[f"{table.entity.name}_model_unfrozen"] = table.unfrozen
-    lines = [f"def read({parameters}):", f"{', '.join(cells)}, = row", *body, f"return {result}"]
-    exec("\n    ".join(lines), names)
-    read: Callable[..., Any] = names["read"]
-    return read
-
-
 class Schema:
     """The tables for a set of models, and the statements that span two of them."""
-
-    _NOT_READ = ("token_digest", "user_id")  # of a session found by its digest, joined to its user
 
     def __init__(self, models: Iterable[type[Record]]) -> None:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
         self.create = [statement for table in self.tables.values() for statement in table.create()]
         self.pages: bytes | None = None
-        """An empty database with these tables, from the first store in memory; None before, and where SQLite cannot
-        serialize."""
+        """An empty database with these tables, from the first store in memory; None before that, and where SQLite
+        cannot serialize."""
         session, user = self.tables[SESSION], self.tables[USER]
+        theirs = ", ".join(f"u.{cell}" for cell in user.cells)
         self.session_and_user = (
-            f"SELECT {', '.join([*session.selected('s.', skip=self._NOT_READ), *user.selected('u.')])}"
+            f"SELECT {', '.join(cell if cell == EMPTY else f's.{cell}' for cell in session.cells)}, {theirs}"
             " FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?"
         )
         self.user_by_account = (
-            f"SELECT {', '.join(user.selected('u.'))} FROM accounts a JOIN users u ON u.id = a.user_id"
+            f"SELECT {theirs} FROM accounts a JOIN users u ON u.id = a.user_id"
             " WHERE a.provider = ? AND a.provider_account_id = ?"
         )
+        self._width = len(session.cells)
+        self._decoders = [*session.decoders, *((i + self._width, decode) for i, decode in user.decoders)]
+        self._fill_session, self._fill_user = session.fill, user.fill
 
-    @functools.cached_property
-    def found(self) -> Callable[[Sequence[Any], str, bytes], SessionAndUser[Any, Any]]:
-        """The records that a row of ``session_and_user`` holds, given the token presented and its digest."""
-        session, user = self.tables[SESSION], self.tables[USER]
-        return _compiled(
-            "row, session_token, digest",
-            [*session.cells(skip=self._NOT_READ), *user.cells()],
-            [
-                *session.made(session_token="session_token", id="session_id(digest)", user_id=user.cell("id")),
-                *user.made(),
-            ],
-            "new_tuple(SessionAndUser, (session, user))",
-            [session, user],
-        )
+    def found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+        """The records that a row of ``session_and_user`` holds, given the token presented."""
+        values, width = list(row), self._width
+        for i, decode in self._decoders:
+            if values[i] is not None:
+                values[i] = decode(values[i])
+        values[0] = session_token
+        return SessionAndUser(self._fill_session(*values[:width]), self._fill_user(*values[width:]))
 
     def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
         """What a file lacks, given the rows of ``INSPECT``.
@@ -406,10 +422,19 @@ INSPECT = (
 )
 """Every table's columns with their types, and its indexes, in one query."""
 
+COLUMNS = "SELECT name FROM pragma_table_info(?)"
+"""The columns that a table has in the file, in their order there, those that no model names included."""
+
 DATA_VERSION = "PRAGMA data_version"
 """A number that differs as soon as another connection has committed to the file."""
 
-STRAY_EMAIL_KEYS = "SELECT id FROM users WHERE email IS NULL AND email_key IS NOT NULL"
+def in_words(finding: str) -> str:
+    """A finding of ``PRAGMA integrity_check`` for people who do not know SQLite."""
+    if (broken := re.fullmatch(r"(?:(NULL)|non-(\w+)) value in (\w+)\.(\w+)", finding)) is not None:
+        what = "is missing" if broken[1] else f"is no {broken[2]}"
+        return f"table {broken[3]}: a value in column {broken[4]} {what}"
+    return f"SQLite finds: {finding}"
+
 
 FOREIGN_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIMIT 3"
 

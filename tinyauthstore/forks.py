@@ -1,0 +1,89 @@
+"""Who must be told before and after ``fork()``, in one order.
+
+A child of ``fork()`` has one thread, and copies of everything that the parent's other threads were doing. So a fork
+first makes them finish, for at most ``PATIENCE`` seconds; what has not come to its end by then stays the parent's
+alone, and the child is told so. One thread forks at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from typing import Protocol
+
+PATIENCE = 5.0
+"""Seconds that ``fork()`` waits, at most, for calls in other threads."""
+
+ROUND = 0.05
+"""Seconds until all that was paused may go on for a moment, because somebody may be waiting for somebody else."""
+
+
+class Participant(Protocol):
+    """What is told of each ``fork()``. Each of these may be called at any time, and more than once."""
+
+    def pause(self) -> bool:
+        """Let no new call begin; whether those under way have ended, or can only end after the fork."""
+
+    def resume(self) -> None:
+        """Let calls begin again."""
+
+    def before_fork(self) -> None:
+        """Let go of what a child must not inherit, where that is possible. It is paused."""
+
+    def after_fork_in_child(self) -> None:
+        """Become usable in the child, or refuse to be used there."""
+
+
+_participants: weakref.WeakValueDictionary[int, Participant] = weakref.WeakValueDictionary()  # oldest first
+
+still = threading.RLock()
+"""Nobody forks while another thread holds this."""
+
+
+def register(participant: Participant) -> None:
+    """Tell ``participant`` of every fork from now on, until it is collected."""
+    with still:
+        _participants[max(_participants, default=0) + 1] = participant
+
+
+def _before() -> None:
+    still.acquire()
+    everybody = list(_participants.values())
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        end_of_round = time.monotonic() + ROUND
+        while not (paused := all([one.pause() for one in everybody])) and time.monotonic() < end_of_round:
+            time.sleep(0.001)
+        if paused or time.monotonic() >= deadline:
+            break
+        for one in everybody:
+            one.resume()
+        time.sleep(random.uniform(0, ROUND / 5))
+    for one in everybody:
+        one.before_fork()
+
+
+def _after_in_parent() -> None:
+    for one in list(_participants.values()):
+        one.resume()
+    _let_go()
+
+
+def _after_in_child() -> None:
+    for one in list(_participants.values()):
+        one.after_fork_in_child()
+    _let_go()
+
+
+def _let_go() -> None:
+    try:
+        still.release()
+    except RuntimeError:  # Ctrl-C came before it was acquired
+        pass
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
