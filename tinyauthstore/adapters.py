@@ -47,11 +47,6 @@ if TYPE_CHECKING:
 
     from .base import Options
 
-WAL_INDEX_HEADER = 96
-"""Bytes: SQLite's two copies of it, at the start of the -shm file."""
-
-MANY_DESCRIPTORS = 1000
-"""More are not searched: each takes about 3 microseconds, and somebody may be waiting."""
 
 # --- SQLite -----------------------------------------------------------------------------------
 
@@ -351,7 +346,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             return self._run(sql, parameters, self._reader)
         finally:
             turn.claims.pop(me, None)
-            turn.wake()
+            if turn.waiting:
+                turn.wake()
 
     # -- look-ups
 
@@ -388,9 +384,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         digest = self._digest(session_token)
         me, turn = get_ident(), self._turn
         try:
-            if not turn.claim(me):
+            turn.claims[me] = None
+            if [*turn.claims][0] != me and not turn.claim(me):
                 rows = self._read(self._schema.session_and_user, (digest,))  # nothing of it is kept
-                return self._found(rows[0], session_token) if rows else None
+                return self._found(rows[0], session_token, digest) if rows else None
             if place is not None and watch is not None and kept.served(place) is not None and watch.unchanged():
                 found = kept.served(place)
                 if found is not None:
@@ -403,16 +400,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if place is not None and place.row == row and place.found is not None:
                 found = place.found
             else:
-                found = self._found(row, session_token)
+                found = self._found(row, session_token, digest)
             kept.keep(session_token, (digest,), found, row)
             return found
         finally:
             turn.claims.pop(me, None)
-            turn.wake()
+            if turn.waiting:
+                turn.wake()
 
-    def _found(self, row: Sequence[Any], session_token: str) -> SessionAndUser[Any, Any]:
+    def _found(self, row: Sequence[Any], session_token: str, digest: bytes) -> SessionAndUser[Any, Any]:
         try:
-            return self._schema.found(row, session_token)
+            return self._schema.found(row, session_token, digest)
         except NOT_OURS as error:
             what = type(error).__name__
         raise self._not_ours("sessions or users", what)
@@ -549,7 +547,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 yield self._connection or self._reconnected()
             finally:
                 turn.claims.pop(me, None)
-                turn.wake()
+                if turn.waiting:
+                    turn.wake()
             return
         self._require_open()
         with closing(self._connect(reader=True)) as connection:
@@ -639,7 +638,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._let_go()
         finally:
             self._reader_turn.claims.pop(me, None)
-            self._reader_turn.wake()
+            if self._reader_turn.waiting:
+                self._reader_turn.wake()
 
 
 NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
@@ -753,13 +753,13 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
         records = self._records[entity]
 
-        def read() -> dict[Key, Any]:
+        def read() -> list[tuple[Key, Any]]:
             keys = records.groups.get(group, ())
             if len(keys) > AT_ONCE:
                 about_to_wait()
-            return {key: records.by_key[key] for key in sorted(keys)}
+            return [(key, records.by_key[key]) for key in sorted(keys)]
 
-        return {key: fresh(record) for key, record in self._in_turn(read).items()}
+        return {key: fresh(record) for key, record in self._in_turn(read)}
 
     def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
         by_key = self._records[entity].by_key
@@ -791,14 +791,18 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             return found
         finally:
             turn.claims.pop(me, None)
-            turn.wake()
+            if turn.waiting:
+                turn.wake()
 
     def _get_owner(self, account: Key) -> UserT | None:
         def read() -> Any:
-            linked = self._records[ACCOUNT].by_key.get(account)
-            return None if linked is None else self._records[USER].by_key.get((linked.user_id,))
+            linked = accounts.get(account)
+            return None if linked is None else users.get((linked.user_id,))
 
-        user = self._in_turn(read)
+        begun, accounts, users = self._begun, self._records[ACCOUNT].by_key, self._records[USER].by_key
+        user = read()
+        if self._turn.claims or begun != self._begun:
+            user = self._in_turn(read)
         return None if user is None else fresh(user)
 
     # -- writes

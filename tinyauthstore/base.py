@@ -677,7 +677,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 self._release()
         finally:
             self._turn.claims.pop(me, None)
-            self._turn.wake()
+            if self._turn.waiting:
+                self._turn.wake()
 
     def __enter__(self) -> Self:
         self._require_open()
@@ -744,14 +745,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """What ``read`` returns, called while nobody else uses the store. BusyError."""
         me, turn = get_ident(), self._turn
         try:
-            if not turn.claim(me):
+            turn.claims[me] = None
+            if [*turn.claims][0] != me and not turn.claim(me):
                 turn = innermost(self) or turn
                 self._take(turn, me)
-            self._require_open()
             return read()
         finally:
             turn.claims.pop(me, None)
-            turn.wake()
+            if turn.waiting:
+                turn.wake()
 
     def _busy(self, what: str) -> BusyError:
         return BusyError(f"{self!r} {what}", path=getattr(self, "_path", ""))
@@ -848,7 +850,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         self._whole_in_child = False
         for turn in self._turns():
             turn.claims.pop(forks, None)
-            turn.wake()
+            if turn.waiting:
+                turn.wake()
 
     def before_fork(self) -> None:
         holder = self._turn.holder

@@ -34,22 +34,21 @@ class WouldWait(Exception):
     """A look-up that was asked for at once would have had to wait, or to read much. It never leaves the package."""
 
 
-_hurry = threading.local()  # .on in a thread that must not wait
+_hurry: ContextVar[bool] = ContextVar("tinyauthstore_hurry", default=False)
 
 
 def at_once(method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
     """The answer of a look-up, for an event loop. WouldWait, and nothing was done, if it had to wait."""
-    before = getattr(_hurry, "on", False)
+    before = _hurry.set(True)
     try:
-        _hurry.on = True
         return method(*arguments, **fields)
     finally:
-        _hurry.on = before
+        _hurry.reset(before)
 
 
 def about_to_wait() -> None:
-    """WouldWait, in a thread that must not."""
-    if getattr(_hurry, "on", False):
+    """WouldWait, inside of ``at_once``."""
+    if _hurry.get():
         raise WouldWait
 
 
@@ -64,14 +63,16 @@ class Turn:
     ``threading.Lock`` would stay locked for ever if one came just after it was acquired.
 
     A claim is a block, or for a single look-up the number of its thread (``threading.get_ident()``). Whoever claims
-    drops the claim in a ``finally`` of its own: ``turn.claims.pop(me, None)``, then ``turn.wake()``.
+    drops the claim in a ``finally`` of its own: ``turn.claims.pop(me, None)``, then ``turn.wake()`` if somebody is
+    ``waiting``.
     """
 
-    __slots__ = ("claims", "_freed")
+    __slots__ = ("claims", "waiting", "_freed")
 
     def __init__(self) -> None:
         self.claims: dict[Any, None] = {}
-        self._freed: SimpleQueue[None] = SimpleQueue()
+        self.waiting = 0
+        self._freed: SimpleQueue[None] | None = None  # until somebody waits
 
     @property
     def holder(self) -> Any:
@@ -97,17 +98,23 @@ class Turn:
 
     def wait(self, seconds: float) -> None:
         """Wait until the turn is perhaps free."""
-        with suppress(Empty):
-            self._freed.get(timeout=min(seconds, RECHECK))
+        freed = self._freed = self._freed or SimpleQueue()
+        try:
+            self.waiting += 1
+            freed.get(timeout=min(seconds, RECHECK))
+        except Empty:
+            pass
+        finally:
+            self.waiting -= 1
 
     def wake(self) -> None:
         """Tell one of those who wait that the turn is free."""
-        if self._freed.empty():
+        if self._freed is not None and self._freed.empty():
             self._freed.put(None)
 
     def start_over(self) -> None:
         """In a forked child: of the claims, only that of a block which its one thread is in is left."""
-        holder, self._freed = self.holder, SimpleQueue()
+        holder, self.waiting, self._freed = self.holder, 0, None
         for claim in [*self.claims]:
             if not (claim is holder and isinstance(claim, Block) and innermost(claim.store) is not None):
                 self.claims.pop(claim, None)
@@ -139,51 +146,47 @@ _innermost: ContextVar[Block | None] = ContextVar("tinyauthstore_block", default
 class Block(Turn):
     """A transaction, or a savepoint in one, and the turn of what happens inside it."""
 
-    __slots__ = ("store", "outer", "depth", "thread", "_around", "_dropped")
+    __slots__ = ("store", "outer", "depth", "thread", "_place", "_around", "_dropped")
 
-    def __init__(self, store: Owner) -> None:
-        super().__init__()
+    def __init__(self, store: Owner, manager: Transaction[Any]) -> None:
+        """``manager`` ends it; at the latest when that is gone, for an exception may come before its ``__exit__``."""
+        self.claims, self.waiting, self._freed = {}, 0, None  # as Turn does, for a third of the time
         self.store: Owner | None = store
-        self.outer = innermost(store)
-        self.depth: int = 0 if self.outer is None else self.outer.depth + 1
-        self.thread = threading.get_native_id()
+        self.outer = outer = innermost(store)
+        self.depth: int = 0 if outer is None else outer.depth + 1
+        self.thread = threading.get_ident()
+        self._place = store._turn if outer is None else outer
         self._around = _innermost.get()
-        self._dropped: object = None
-
-    @property
-    def _place(self) -> Turn | None:
-        return self.outer if self.outer is not None or self.store is None else self.store._turn
+        # Not by a __del__, which would run at the end of each block: Ctrl-C that comes in one is lost.
+        self._dropped: object = weakref.ref(manager, self._end_without_manager)
 
     @property
     def is_here(self) -> bool:
         """Whether it was begun in this thread."""
-        return self.thread == threading.get_native_id()
+        return self.thread == threading.get_ident()
 
     @property
     def open(self) -> bool:
-        place = self._place
-        return place is not None and place.holder is self and (self.outer is None or self.outer.open)
-
-    def end_with(self, manager: Transaction[Any]) -> None:
-        """End at the latest when ``manager`` is gone: an exception may come when its ``__exit__`` has not begun."""
-        # Not by a __del__, which would run at the end of each block: Ctrl-C that comes in one is lost.
-        self._dropped = weakref.ref(manager, lambda _: self.end_in_any_case())
+        claims = [*self._place.claims]
+        return claims != [] and claims[0] is self and (self.outer is None or self.outer.open)
 
     def begin(self) -> None:
-        store, place = self.store, self._place
-        assert store is not None and place is not None
-        about_to_wait()  # for a disk, if for nobody
-        patience = store._take(place, self)
+        store = self.store
+        assert store is not None
+        about_to_wait()  # for a disk, if not for a turn
+        patience = store._take(self._place, self)
         store._require_open()
         store._begin(self.depth, patience)
         _innermost.set(self)
 
     def commit(self) -> None:
-        if self.store is not None:
-            self.store._require_open()
-        if self.store is None or not self.open:
+        store = self.store
+        if store is not None:
+            store._require_open()
+        if store is None or not self.open:
             raise RuntimeError("the transaction around this one has ended already; end the inner one first")
-        self.store._commit(self.depth)
+        store._commit(self.depth)
+        self._let_others_go_on()
 
     def end(self) -> None:
         """Undo what was not committed, and let others go on. If it is interrupted, call it again."""
@@ -198,10 +201,14 @@ class Block(Turn):
         finally:
             self._let_others_go_on()
 
+    def _end_without_manager(self, _: object) -> None:
+        self.end_in_any_case()
+
     def _let_others_go_on(self) -> None:
-        if (place := self._place) is not None:
-            place.claims.pop(self, None)
-            place.wake()
+        if self.store is not None:
+            self._place.claims.pop(self, None)
+            if self._place.waiting:
+                self._place.wake()
             if _innermost.get() is self:
                 _innermost.set(self._around)
             self._dropped = None
@@ -240,13 +247,12 @@ class Transaction(Generic[StoreT]):
     def __enter__(self) -> StoreT:
         if self._block is not None:
             raise RuntimeError("a transaction() is entered once; call transaction() again")
-        block = self._block = Block(self._store)
+        self._block = Block(self._store, self)
         try:
-            block.end_with(self)
-            block.begin()
+            self._block.begin()
             return self._store
         except BaseException:
-            block.end_in_any_case()
+            self._block.end_in_any_case()
             raise
 
     def __exit__(
@@ -255,11 +261,10 @@ class Transaction(Generic[StoreT]):
         block = self._block
         assert block is not None
         try:
-            try:
-                if kind is None:
-                    block.commit()
-            finally:
+            if kind is None:
+                block.commit()
+            else:
                 block.end()
         except BaseException:
-            block.end_in_any_case()  # again, if Ctrl-C came before it was done
+            block.end_in_any_case()  # a commit that failed, or Ctrl-C before it was done
             raise
