@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
-from tinyauthstore import MemoryAdapter, SQLiteAdapter
+from tinyauthstore import Adapter, MemoryAdapter, SplitAdapter, SQLiteAdapter
 from tinyauthstore.aio import AsyncAdapter
 
+from .. import bars
 from ..measure import PASSES, Contender, Sample, Section, looking_up, ns_per_await, race, theirs, verify
-from ..workshop import MEMORY, SQLITE_FILE, Workshop, fill, keys_of, shuffled
+from ..workshop import MEMORY, SPLIT, SQLITE_FILE, Workshop, fill, keys_of, shuffled
 
 
 def sections(shop: Workshop) -> Iterator[Section]:
-    """A SQLite file and memory: called, awaited, handed to a thread."""
+    """A SQLite file, memory and both as one: called, awaited, handed to a thread."""
     runner = shop.stack.enter_context(asyncio.Runner())
-    for kind in (SQLITE_FILE, MEMORY):
+    for kind in (SQLITE_FILE, MEMORY, SPLIT):
         yield _section(shop, runner, kind)
 
 
@@ -33,7 +34,11 @@ def _section(shop: Workshop, runner: asyncio.Runner, kind: str) -> Section:
         f"Session by token from asyncio, {kind}",
         [
             Contender("called directly", lambda: looking_up(sync.get_session_and_user, tokens)),
-            Contender("AsyncAdapter", lambda: awaiting(runner, store.get_session_and_user, tokens * PASSES)),
+            Contender(
+                "AsyncAdapter",
+                lambda: awaiting(runner, store.get_session_and_user, tokens * PASSES),
+                bars.AWAITED,
+            ),
             theirs("asyncio.to_thread of each call", lambda: awaiting(runner, threaded, tokens)),
         ],
         rounds=shop.plan.few_rounds,
@@ -44,7 +49,9 @@ def _same(shop: Workshop, kind: str) -> Any:
     """Another store with the same data, for the AsyncAdapter to close."""
     if kind == SQLITE_FILE:
         return SQLiteAdapter(shop.filled(kind, shop.plan.sessions))
-    store = MemoryAdapter()
+    store: Adapter = MemoryAdapter()
+    if kind == SPLIT:
+        store = SplitAdapter(users=SQLiteAdapter(shop.path("users")), sessions=store)
     fill(store, shop.plan.sessions)
     return store
 

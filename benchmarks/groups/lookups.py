@@ -52,7 +52,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             theirs("bare PRAGMA data_version, file", lambda: _validating(connection, keys)),
             theirs("bare SELECT ... JOIN, :memory:", lambda: _in_memory(shop, connection, keys)),
             Contender("SQLite file, warm", lambda: _session(shop, SQLITE_FILE, keys.tokens), bars.WARM),
-            Contender("SQLite file, cache_size=0", lambda: _uncached(shop, keys), bars.UNCACHED),
+            Contender("SQLite file, cache_size=0", lambda: _uncached(shop, keys), bars.COLD),
             Contender("SQLite :memory:", lambda: _session(shop, SQLITE_MEMORY, keys.tokens)),
             Contender("memory", lambda: _session(shop, MEMORY, keys.tokens), bars.IN_MEMORY),
             Contender("memory, cache_size=0", lambda: _uncached_memory(shop, keys)),
@@ -92,7 +92,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
             theirs(floors.BARE_JOIN, lambda: cold_select(file, everybody)),
             Contender("SQLite file, cold", lambda: cold(file, everybody), bars.COLD),
             Contender(
-                "SQLite file, cold, cache_size=0", lambda: cold(file, everybody, cache_size=0), bars.UNCACHED
+                "SQLite file, cold, cache_size=0", lambda: cold(file, everybody, cache_size=0), bars.COLD
             ),
         ],
         rounds=plan.few_rounds,

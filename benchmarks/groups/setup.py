@@ -34,7 +34,7 @@ def sections(shop: Workshop) -> Iterator[Section]:
         "Import, in a fresh interpreter",
         [
             theirs("sqlite3, dataclasses, shelve", lambda: importing("sqlite3, dataclasses, shelve")),
-            Contender("tinyauthstore", lambda: importing("tinyauthstore.adapters"), bars.IMPORT),
+            Contender("tinyauthstore", lambda: importing("tinyauthstore.adapters")),
         ],
         rounds=plan.rounds,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 from tinyauthstore import MemoryAdapter, SQLiteAdapter
@@ -65,6 +66,21 @@ def sections(shop: Workshop) -> Iterator[Section]:
             label=label,
         )
 
+    yield race(
+        "check() of a file, by size",
+        [
+            Contender(
+                f"{records:,} records",
+                partial(_checking, shop, records),
+                bars.CHECK if records == 1_000_000 else None,
+                size=records,
+            )
+            for records in plan.sizes
+        ],
+        floor="the smallest",
+        rounds=plan.few_rounds,
+    )
+
     weigh = partial(_growth, rounds=1, warm_up=False, unit="bytes")
     for title, sizes, at in (
         ("Memory for each session: memory", plan.small_sizes, _memory_of_memory),
@@ -91,6 +107,18 @@ def _growth(title: str, sizes: Sequence[int], at: At, bar: Bar | None = None, **
         floor="the smallest",
         **options,
     )
+
+
+def _checking(shop: Workshop, records: int) -> Sample:
+    """A file of so many records: of three, two are sessions, and the others are users and accounts."""
+    store = shop.stack.enter_context(SQLiteAdapter(shop.filled(SQLITE_FILE, records * 2 // 3)))
+
+    def sample() -> float:
+        start = perf_counter_ns()
+        assert store.check() == []
+        return perf_counter_ns() - start
+
+    return sample
 
 
 # --- bytes: a session with its share of users and accounts, a fifth of each --------------------
