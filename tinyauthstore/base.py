@@ -921,8 +921,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not self._whole_in_child:
             self._lost = functools.partial(
                 StorageError,
-                "this process was forked while a transaction was open in its parent: only the parent can finish"
-                " it; fork outside of transaction()",
+                "this process was forked while a transaction was open in its parent: only the parent can"
+                " finish it; fork outside of transaction()",
             )
             self._kept.clear()
         self._whole_in_child = False
