@@ -1,17 +1,17 @@
 """The contract for asyncio: ``AsyncAdapter(adapter)`` has the same methods, awaited.
 
-A look-up that can be answered without waiting runs at once, on the event loop: handing it to a thread
-and back takes ten times as long as the look-up. Whatever may wait (every write, and a look-up that finds
-the store locked or has much to read) runs on the adapter's own worker thread, one whole method at a time,
-so the event loop goes on while a disk syncs or another process holds the file.
+A look-up that can be answered without waiting runs at once, on the event loop: handing it to a thread and
+back takes ten times as long. Whatever may wait (every write, and a look-up that finds the store locked or has
+much to read) runs on the adapter's own worker thread, one whole method at a time, so the event loop goes on
+while a disk syncs or another process holds the file.
 
-``async with store.transaction():`` belongs to the task that opened it and to tasks started inside it.
-Other tasks' writes wait until it ends; their look-ups see the state before it, but in a store in memory they
-wait too. So do not await, inside it, a task that was started outside and writes.
+``async with store.transaction():`` belongs to the task that opened it and to tasks started inside it. Other
+tasks' writes wait until it ends. So do their look-ups in a store in memory; in a file, they see the state
+before it. So never await, inside it, a task that was started outside and writes.
 
-Cancelling an ``await`` abandons the answer, not the work: a method that has begun runs to its end, and one that
-has not never will. A transaction is rolled back or, if its commit had begun, is complete. No lock stays behind.
-All of this rests on one fact: the worker thread runs its calls strictly in order.
+Cancelling an ``await`` gives up the answer, not the work: a method that has begun runs to its end, and one
+that has not begun never will. A transaction is then rolled back or, if its commit had begun, complete, and no
+lock stays held. All of this holds because the worker thread runs its calls strictly in order.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class _Transaction:
         self._process = os.getpid()
         self._manager: AbstractContextManager[Any] | None = None
         self.open = True
-        # Held by the one task of the transaction that is using the worker: nested transactions must not interleave.
+        # Held by the task of this transaction that is using the worker: savepoints must not interleave.
         self.turn = asyncio.Lock()
-        self.around: _Transaction | None = _innermost.get()  # any adapter's
+        self.around: _Transaction | None = _innermost.get()  # it may be another adapter's
         while self.around is not None and not self.around.open:
             self.around = self.around.around
 
     def is_of(self, owner: object) -> bool:
-        """Whether it is open and belongs to that adapter. In a forked child, where the worker is gone, none does."""
+        """Whether it is open and ``owner``'s. Never in a forked child, where the worker does not exist."""
         return self.open and self._owner is owner and self._process == os.getpid()
 
     def enter(self) -> None:
@@ -70,7 +70,7 @@ class _Transaction:
         self._manager = manager
 
     def leave(self, error: BaseException | None) -> None:
-        """Commit, or roll back for an error; nothing if ``enter`` never ran or failed."""
+        """Commit, or roll back if there is an error. Nothing happens if ``enter`` never ran or failed."""
         if self._manager is not None:
             kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
             self._manager.__exit__(kind, error, trace)
@@ -87,8 +87,8 @@ def _new_worker() -> ThreadPoolExecutor:
 async def _finished(work: Future[Any]) -> None:
     """Wait until the worker has finished the work. Cancelling the wait does not cancel the work.
 
-    ``asyncio.wrap_future`` will not do: it waits for ever if the work raised StopIteration, and it drops a call
-    that is still queued when the wait is cancelled, which must not happen to the end of a transaction.
+    ``asyncio.wrap_future`` would wait for ever if the work raised StopIteration. And when the wait is
+    cancelled, it cancels a call that is still queued, which might be the end of a transaction.
     """
     loop = asyncio.get_running_loop()
     done = loop.create_future()
@@ -108,7 +108,7 @@ async def _finished(work: Future[Any]) -> None:
 
 
 def _awaited(method: Sync[StoreT, P, T]) -> Async[P, T]:
-    """``method`` for ``AsyncAdapter``, run on the worker thread."""
+    """A method of ``AsyncAdapter`` that runs the adapter's ``method`` on the worker thread."""
     name = method.__name__
 
     @_like(method)
@@ -119,7 +119,7 @@ def _awaited(method: Sync[StoreT, P, T]) -> Async[P, T]:
 
 
 def _looked_up(method: Sync[StoreT, P, T]) -> Async[P, T]:
-    """``method`` for ``AsyncAdapter``, run at once if that needs no waiting, else on the worker thread."""
+    """A method of ``AsyncAdapter`` that runs ``method`` at once, or on the worker thread if it would wait."""
     name = method.__name__
 
     @_like(method)
@@ -135,7 +135,7 @@ def _looked_up(method: Sync[StoreT, P, T]) -> Async[P, T]:
 
 
 def _like(method: Callable[..., Any]) -> Callable[[Function], Function]:
-    """A decorator: the name, signature and docstring of ``method``."""
+    """A decorator that gives a function the name, signature and docstring of ``method``."""
 
     def decorate(function: Function) -> Function:
         like(method)(function)
@@ -148,8 +148,9 @@ def _like(method: Callable[..., Any]) -> Callable[[Function], Function]:
 class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """An adapter whose methods are awaited. ``Adapter`` documents each of them.
 
-    Any adapter can be wrapped. If it is not one of this package's, or is a ``SplitAdapter`` with a store that is
-    not, every call goes to the worker thread.
+    Any adapter can be wrapped. Look-ups run on the event loop only if the adapter (for a ``SplitAdapter``,
+    each of its stores) says that they never wait there, as this package's do; otherwise every call goes to
+    the worker thread.
     """
 
     @overload
@@ -163,15 +164,15 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     def __init__(self, adapter: Any) -> None:
         """Wrap ``adapter``; closing this object closes it.
 
-        For one event loop at a time: several ``asyncio.run`` one after the other are fine. RuntimeError if
-        another loop that uses it is running.
+        It works in one event loop at a time: several ``asyncio.run`` one after the other are fine. A call
+        raises RuntimeError while another event loop uses it.
         """
         self._adapter = adapter
         self._answers_at_once = getattr(adapter, "_answers_at_once", False) is True
         self._worker = _new_worker()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()  # for tasks outside any transaction; an open transaction holds it
+        self._lock = asyncio.Lock()  # for tasks outside any transaction; the outermost transaction holds it
         self._open: list[_Transaction] = []  # outermost first
         self._closing: Future[None] | None = None
 
@@ -181,26 +182,29 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     # -- who runs where
 
     def _current(self) -> _Transaction | None:
-        """The innermost transaction that the running task is in, if any; tasks started inside inherit it."""
+        """The innermost open transaction in which the running task is, or was started; or None."""
         transaction = _innermost.get()
         while transaction is not None and not transaction.is_of(self):
             transaction = transaction.around
         return transaction
 
     async def _its_turn(self) -> asyncio.Lock:
-        """Wait until the running task may use the worker. Return the lock that the task then holds."""
+        """Wait until the running task may use the worker. Returns the lock that the task then holds."""
         while True:
             transaction = self._current()
             lock = self._lock_here() if transaction is None else transaction.turn
             await lock.acquire()
             if transaction is self._current():
                 return lock
-            lock.release()  # the transaction ended while this task of it was waiting, and is now outside
+            lock.release()  # the transaction ended while this task waited: the task is outside of it now
 
     def _lock_here(self) -> asyncio.Lock:
-        """The lock for the running loop: an ``asyncio.Lock`` works in one loop only. RuntimeError."""
+        """The lock for the running loop: an ``asyncio.Lock`` works in one loop only.
+
+        RuntimeError if another loop is using this object.
+        """
         loop = asyncio.get_running_loop()
-        if self._process != os.getpid():  # a forked child, which has none of its parent's threads
+        if self._process != os.getpid():  # in a forked child the parent's worker thread does not exist
             self._process, self._worker, self._open = os.getpid(), _new_worker(), []
         elif loop is self._loop:
             return self._lock
@@ -223,11 +227,11 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             await _finished(work)
             return work.result()
         finally:
-            work.cancel()  # if the wait was cancelled before the worker began the work: it never will
-            del work  # it may hold an exception, whose traceback holds this frame
+            work.cancel()  # does nothing unless the wait was cancelled before the worker began the work
+            del work  # it may hold an exception, whose traceback holds this frame: a cycle
 
     async def _wait_for(self, method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
-        """Run a whole method on the worker thread when it is this task's turn."""
+        """Run a method on the worker thread when it is this task's turn. ClosedError, and what it raises."""
         lock = await self._its_turn()
         try:
             self._require_open()
@@ -239,9 +243,9 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
-        """All that happens inside happens, or none of it does; nests as savepoints.
+        """A block whose writes all happen or, if it raises, do not; inside another one, it is a savepoint.
 
-        It belongs to this task and to tasks started inside it; other tasks' writes wait for its end.
+        It belongs to this task and to tasks started inside it. Other tasks' writes wait until it ends.
         """
         lock = await self._its_turn()
         try:
@@ -265,8 +269,8 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             lock.release()
 
     async def _leave(self, transaction: _Transaction, error: BaseException | None) -> None:
-        """Commit or roll back, and wait until that is done. It is done even if the wait is cancelled."""
-        if not transaction.open:  # another loop has ended it already
+        """Commit or roll back, and wait for that. If the wait is cancelled, it is done nevertheless."""
+        if not transaction.open:  # a later event loop has ended it already, in ``_lock_here``
             return
         left = self._end(transaction, error)
         if isinstance(error, GeneratorExit):
@@ -277,13 +281,13 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             if failure is None or failure is error:
                 return
             if error is None or isinstance(error, Exception):
-                raise failure  # its __context__ is the error, as without asyncio
+                raise failure  # its __context__ is ``error``, as it would be without asyncio
             error.add_note(f"Besides, the transaction could not be rolled back: {failure!r}")
         finally:
             del left, failure, error
 
     def _end(self, transaction: _Transaction, error: BaseException | None) -> Future[None]:
-        """Have the worker leave the transaction before it does anything else."""
+        """Have the worker leave the transaction, before any call that is submitted later."""
         transaction.open = False
         self._open.remove(transaction)
         if _innermost.get() is transaction:
@@ -293,7 +297,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         return left
 
     def _let_worker_go(self) -> None:
-        """Let the worker thread end, once the last call has been submitted."""
+        """Let the worker thread end if the last call has been submitted."""
         if self._closing is not None and not self._open:
             self._worker.shutdown(wait=False)
 
@@ -309,7 +313,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         finally:
             lock.release()
         if not self._open:
-            self._worker.shutdown()  # which does not block: the thread has finished its last call
+            self._worker.shutdown()  # this does not block: the thread has finished its last call
         if first:
             self._closing.result()
 
@@ -324,7 +328,9 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     # -- the contract: names, signatures and types are those of BaseAdapter
 
-    _of: type[BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]] = cast(Any, BaseAdapter)
+    _of: type[BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]] = cast(
+        Any, BaseAdapter
+    )
 
     create_user = _awaited(_of.create_user)
     get_user = _looked_up(_of.get_user)

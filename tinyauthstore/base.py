@@ -1,13 +1,25 @@
-"""``BaseAdapter``: the contract's rules, written once over a dozen storage verbs; the way to a backend of your own.
+"""``BaseAdapter``: the contract's rules over a dozen storage verbs, which a backend of your own implements.
 
-What must not differ between stores is here: defaults, validation, normal forms, digests, expiry, conflicts. What
-does differ is said by the verbs at the end of the class, which a subclass implements. Records come and go under an
-opaque *key*, a tuple that only the base makes and only the backend takes apart.
+What must not differ between stores is here: defaults, validation, normal forms, digests, expiry, conflicts.
+What does differ is left to the verbs at the end of the class. They receive valid records and return equal
+ones, whose tokens are empty strings: a backend sees a token in ``_get_session_and_user`` only. Records are
+filed under an opaque *key*, a tuple of str and bytes that the rules make.
 
-Every verb that changes something is called inside a transaction, by one caller at a time, so what the rules have
-read there still holds when they write. ``_get``, ``_find``, ``_get_owner`` and ``_get_session_and_user`` may be called
-from any thread at any time; a store whose records must not be touched by two threads at once takes turns
-(``transactions.py``).
+Locks (``transactions.py`` explains turns):
+
+- ``_begin``, ``_commit``, ``_rollback`` and every verb that writes are called with the store's turn held, the
+  verbs after ``_begin``. So no other thread writes, and what the rules have read still holds when they write.
+  A transaction may end in another thread than the one in which it began.
+- ``_get``, ``_find``, ``_walk``, ``_get_owner`` and ``_get_session_and_user`` are called from any thread,
+  without a turn. A backend that cannot read while another thread writes, or that would show what is not
+  committed yet, reads through ``_in_turn``. Inside a transaction (``innermost(self)``) these verbs see what
+  was written there.
+
+Errors: a backend raises StorageError, or BusyError after waiting in vain, with its library's exception as
+``__cause__``. The rules find conflicts and missing records themselves. An exception that a signal's handler
+raises (Ctrl-C) may come between any two lines; ``_rollback`` follows, and must leave the store sound.
+
+A constructor calls ``super().__init__(**options)`` first and ``self._opened()`` last.
 """
 
 from __future__ import annotations
@@ -31,7 +43,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from . import forks
 from .contract import Adapter, Snapshot, by_name
 from .errors import (
-    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError, StorageError,
+    BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
+    StorageError,
 )
 from .kept import Kept
 from .models import (
@@ -48,7 +61,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Key = tuple[Any, ...]
-"""What a record is filed under. The rules make keys and pass them on; only a backend looks inside."""
+"""What a record is filed under: the values of ``entity.key``, with normal forms and digests in place of
+fields that have them. The rules make keys; only a backend takes them apart."""
 
 DAY = 24 * 60 * 60
 """Seconds."""
@@ -56,15 +70,17 @@ DAY = 24 * 60 * 60
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
-"""Expired records of one kind that a single write removes at most, besides its own work."""
+"""At most so many expired records of each kind are removed by a single write, besides its own work."""
 
 AT_ONCE = 100
-"""Records that a look-up on an event loop reads at most: about a millisecond's worth."""
+"""At most so many records are read by a look-up on an event loop: about a millisecond's worth."""
 
 
 if TYPE_CHECKING:
 
-    class Options(TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT], total=False):
+    class Options(
+        TypedDict, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT], total=False
+    ):
         """The options that every store takes; ``BaseAdapter.__init__`` explains them."""
 
         user: type[UserT]
@@ -89,7 +105,7 @@ Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
 def naming_options(constructor: Constructor) -> Constructor:
-    """Let ``help()`` show, in the signature of a subclass's constructor, the options that every store takes."""
+    """Add the options that every store takes to the signature that ``help()`` shows of a constructor."""
     shown = inspect.signature(constructor)
     own = [one for one in shown.parameters.values() if one.kind is not one.VAR_KEYWORD]
     shared = inspect.signature(BaseAdapter.__init__).parameters.values()
@@ -104,12 +120,12 @@ def _new_id() -> str:
 
 
 def _new_token() -> str:
-    """256 bits from the operating system's generator, URL-safe."""
+    """256 random bits from the operating system, as URL-safe text."""
     return secrets.token_urlsafe(32)
 
 
 def _age(name: str, value: float | timedelta) -> timedelta:
-    """An age given in seconds or as a timedelta, as a timedelta. ValueError if it is neither or negative."""
+    """An age in seconds or as a timedelta, as a timedelta. ValueError if it is neither, or negative."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e13:
         value = timedelta(seconds=value)
     if not isinstance(value, timedelta) or value < timedelta(0):
@@ -118,7 +134,7 @@ def _age(name: str, value: float | timedelta) -> timedelta:
 
 
 def _later(moment: datetime, age: timedelta) -> datetime:
-    """``moment + age``, or the end of time: an application's "for ever" must not overflow."""
+    """``moment + age``, or the last datetime there is: an application's "for ever" must not overflow."""
     try:
         return moment + age
     except OverflowError:
@@ -132,7 +148,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _utf8(text: str | bytes) -> bool:
-    """Whether it is bytes, or text without lone surrogates."""
+    """Whether ``text`` is bytes, or a str that UTF-8 can encode (one without lone surrogates)."""
     return isinstance(text, bytes) or text.isascii() or text.encode("utf-8", "ignore").decode() == text
 
 
@@ -142,10 +158,16 @@ def brief(value: Any) -> str:
 
 
 class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
-    """The contract, written once over the storage verbs at the end of this class."""
+    """The contract, written once over the storage verbs at the end of this class.
+
+    Any number of threads may use a store. It is not to be called from a signal's handler, which may have
+    interrupted a call of the same thread in the middle (sqlite3's own objects are not, either). A handler may
+    raise an exception, as Ctrl-C does: that leaves the store sound, its locks free, and a transaction undone
+    or complete.
+    """
 
     if not TYPE_CHECKING:
-        # Type checkers know that the missing models are the plain ones; Generic before 3.13 does not.
+        # A model left out is the plain one. Type checkers know that; Generic does not before Python 3.13.
         __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(
@@ -171,19 +193,20 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """Options of every store; ages are seconds or timedeltas.
 
         ``user`` ... ``authenticator``: custom models, subclasses of the records. ``session_max_age``: how
-        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes.
+        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most.
         ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``timeout``:
         seconds that a call waits for another thread's or process's transaction before BusyError. ``secret``:
         turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
-        ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on,
-        and served only while nobody has written since (otherwise they are read again); 0: none.
+        ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on;
+        a session that may be stale is read again before it is served; 0: none are kept.
         ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
-        InvalidFieldError names a model's field that cannot be stored; ValueError an option that is off.
+        InvalidFieldError if a model has a field that cannot be stored, TypeError if a model is not a subclass
+        of its record, ValueError for any other option that is not valid.
         """
-        self._closed = True  # until the constructor has succeeded: nothing to warn about
+        self._closed = True  # until ``_opened``: a store whose constructor failed needs no close()
         given = (user, account, session, verification_token, authenticator)
         self._models: dict[Entity, type[Record]] = {}
         for entity, chosen in zip(ENTITIES, given):
@@ -200,24 +223,35 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         self._verification_max_age = _age("verification_max_age", verification_max_age)
         self._purge_interval = None if purge_interval is None else _age("purge_interval", purge_interval)
         self._secret = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
-        if secret is not None and (not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)):
-            raise ValueError("secret must be bytes or a str that UTF-8 can hold, not empty; None goes without")
+        if secret is not None and (
+            not isinstance(self._secret, bytes) or secret in ("", b"") or not _utf8(secret)
+        ):
+            raise ValueError(
+                "secret must be bytes or a str that UTF-8 can hold, not empty; None goes without"
+            )
         self._clock = clock or functools.partial(datetime.now, UTC)
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
         now = self._clock()
         if not isinstance(now, datetime) or now.utcoffset() is None:
             raise ValueError(f"clock must return aware datetimes, such as datetime.now(UTC); got {now!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < float("inf"):
-            raise ValueError(f"timeout must be a number of seconds, neither negative nor infinite; got {timeout!r}")
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, (int, float))
+            or not 0 <= timeout < float("inf")
+        ):
+            raise ValueError(
+                f"timeout must be a number of seconds, neither negative nor infinite; got {timeout!r}"
+            )
         self._timeout = timeout
         self._purged_at: datetime | None = None
         self._turn = Turn()
         self._lost: Callable[[], StorageError] | None = None  # why a forked child cannot use this store
-        self._whole_in_child = False  # unless a fork finds it so
+        self._whole_in_child = False  # whether a child forked now could use the store; set by ``before_fork``
         if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
             raise ValueError(f"cache_size must be an int, 0 to keep nothing; got {cache_size!r}")
-        # Records with a dict or a list inside cannot be handed out twice, and copying costs more than reading.
+        # A record with a dict or a list inside must not be returned to two callers, and copying one takes
+        # longer than reading it.
         shareable = not (containers(self._models[SESSION]) or containers(self._models[USER]))
         self._kept = Kept(cache_size if shareable else 0)
 
@@ -279,7 +313,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 self._remove_group(entity, key)
             user: UserT | None = self._remove(USER, (key,))
             if user is not None and user.email is not None:
-                # The address as an identifier too: without an @ it is one that is compared exactly.
+                # The address as an identifier, too: identifiers without an @ are compared exactly.
                 for address in {email_key(user.email), identifier_key(user.email)}:
                     self._remove_group(VERIFICATION_TOKEN, address or "")
         return user
@@ -307,7 +341,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 values[name] = named[name].check(value)
             except KeyError:
                 extra[name] = value
-            except InvalidFieldError:  # a provider's whim must not keep somebody from signing in
+            except InvalidFieldError:  # what a provider sends must not keep a user from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
         extra = named["extra"].check(as_json(extra))
@@ -374,7 +408,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         if not isinstance(session_token, str) or len(session_token) > MAX_KEY_LENGTH:
-            self._fits("session_token", session_token)  # for its errors
+            self._fits("session_token", session_token)  # for the errors that it raises
             return None
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
@@ -392,7 +426,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         def extended(session: Any) -> Any:
             now = self._now()
             extended = _later(now, self._max_age)
-            # Auth.js's rule, expires - max_age + update_age > now, in terms that cannot overflow.
+            # Auth.js extends if expires - max_age + update_age <= now. Written like this, it cannot overflow.
             if extended == session.expires or extended < _later(session.expires, self._update_age):
                 return session
             return dataclasses.replace(session, expires=extended)
@@ -434,7 +468,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return self._revoke(user_id, lambda session: session.id != kept)
 
     def _revoke(self, user_id: str, ends: Callable[[Any], bool]) -> int:
-        """Remove the user's sessions for which ``ends`` is true; how many of them were live."""
+        """Remove the user's sessions for which ``ends`` is true. Returns how many of them were live."""
         if (owner := self._asked("user_id", user_id)) is None:
             return 0
         count = 0
@@ -446,13 +480,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return count
 
     def _rewrite_session(self, session_token: str, rewrite: Callable[[Any], Any]) -> SessionT | None:
-        """Replace a live session by ``rewrite(session)`` and return it with its token; None if there is none.
+        """Replace a live session by ``rewrite(session)`` and return that, with its token; None if none.
 
-        Nothing is written if that is the very same session.
+        Nothing is written if ``rewrite`` returns the object that it was given.
         """
         if not self._fits("session_token", session_token):
             return None
-        # Most touches change nothing: find that out as cheaply as a look-up does, without the file's write lock.
+        # Most touches change nothing. A look-up finds that out without taking the file's write lock.
         found = self._get_session_and_user(session_token)
         session: Any = None if found is None else self._live(found.session)
         if session is None or self._within_absolute_age(rewrite(session)) is session:
@@ -467,7 +501,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
     def _make_room(self, key: Key) -> None:
-        """ConflictError for a taken token; an expired session is absent, whether purged yet or not."""
+        """Remove an expired session that has this key. ConflictError if there is a live one."""
         if self._live(self._remove(SESSION, key)) is not None:
             raise self._conflict(SESSION, "session_token")
 
@@ -477,7 +511,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return (self._digest(session_token),)
 
     def _within_absolute_age(self, session: Any) -> Any:
-        """The session, expiring no later than the absolute age demands, which may be lower than it once was."""
+        """The session, with ``expires`` lowered to what ``session_absolute_age`` allows.
+
+        Stored sessions are lowered too: the option may have been higher when they were written.
+        """
         if self._absolute_age is None or session.created_at is None:
             return session
         end = _later(session.created_at, self._absolute_age)
@@ -586,7 +623,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         counts = []
         for entity in (SESSION, VERIFICATION_TOKEN):
             removed = 0
-            # In many short transactions: whoever waits to write gets a turn in between.
+            # In many short transactions, so that other writers get their turn in between.
             while limit is None or removed < limit:
                 batch = PURGE_BATCH * 10 if limit is None else min(PURGE_BATCH * 10, limit - removed)
                 with self.transaction():
@@ -598,10 +635,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return Purged(*counts)
 
     def _purge_some(self, now: datetime) -> None:
-        """A bounded share of purging, inside a write that adds a record; the rest is for the next ones.
+        """Remove at most ``PURGE_BATCH`` expired records of each kind, inside a write that adds one.
 
-        A round begins at most once in an interval and goes on, a batch with each write, until nothing
-        is left: a write adds one record and may remove many, so a store cannot outgrow it.
+        A round begins at most once in ``purge_interval`` and goes on, a batch with each write, until nothing
+        is left. A write adds one record and may remove many, so expired records cannot pile up.
         """
         interval = self._purge_interval
         if interval is None or (self._purged_at is not None and abs(now - self._purged_at) < interval):
@@ -619,35 +656,37 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def restore(self, snapshot: Snapshot) -> None:
         if not isinstance(snapshot, Snapshot) or snapshot.made_by != self._kind():
             raise TypeError(
-                "restore takes what snapshot() of a store of the same kind, with the same models and the same secret,"
-                " returned"
+                "restore takes what snapshot() of a store of the same kind, with the same models and the same"
+                " secret, returned"
             )
         with self.transaction():
             self._load(snapshot.state)
-        self._purged_at = None  # what was purged since may be back
+        self._purged_at = None  # expired records may be back
 
     def _kind(self) -> tuple[Any, ...]:
-        """What two stores must have in common for the records of one to mean the same in the other."""
+        """What two stores must have in common before one may restore the other's snapshot."""
         return (type(self), *self._models.values(), self._digest("tinyauthstore: which secret is this?"))
 
     def check(self) -> list[str]:
         self._require_open()
         try:
-            return self._check_storage() or [one for entity in ENTITIES for one in self._check_records(entity)]
+            return self._check_storage() or [
+                problem for entity in ENTITIES for problem in self._check_records(entity)
+            ]
         except BusyError:
             raise
-        except StorageError as error:  # what cannot be read cannot be judged
+        except StorageError as error:  # what cannot be read is itself the problem
             return [str(error)]
 
     def _check_records(self, entity: Entity) -> Iterator[str]:
-        """What is wrong with the records of that kind."""
+        """The problems of all records of that kind, in words; nothing if there are none."""
         for key, record in self._walk(entity):
             yield from self._check_record(entity, record)
             if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
                 yield self._orphaned(entity, record)
 
     def _check_record(self, entity: Entity, record: Any) -> Iterator[str]:
-        """What is wrong with a record, by itself."""
+        """The problems of one record's fields, in words; nothing if there are none."""
         for f in fields_of(type(record)):
             try:
                 if f.name not in entity.withheld:
@@ -659,7 +698,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return f"{self._named(entity, record)}: its user {brief(record.user_id)} does not exist"
 
     def _named(self, entity: Entity, record: Any) -> str:
-        """A record's name for an error message, without a secret."""
+        """How an error message names a record: never by a token."""
         shown = record.id if entity is SESSION else getattr(record, entity.key[0])
         return f"{entity.name} {brief(shown)}"
 
@@ -667,7 +706,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if self._closed:
             return
         me = get_ident()
-        inside = innermost(self) is not None  # then the turn is ours, and what was done in it is undone
+        inside = innermost(self) is not None  # then this context has the turn, and its transaction is undone
         try:
             if not inside:
                 self._take(self._turn, me)
@@ -693,34 +732,39 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not getattr(self, "_closed", True) and self._lost is None:
             try:
                 warnings.warn(f"{self!r} was left open; close() it", ResourceWarning, source=self)
-            finally:  # a warning may be an error
+            finally:  # filters may turn the warning into an error
                 self.close()
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(
-            f"{self!r} cannot be copied or pickled: it is a connection, not data. Open another store, or take a snapshot()"
+            f"{self!r} cannot be copied or pickled: it is a connection, not data. Open another store, or take"
+            " a snapshot()"
         )
 
     def _opened(self) -> None:
-        """The constructor's last step: from here on the store must be closed, and survives fork()."""
+        """To be called at the end of a constructor: the store is open, and is told of forks from now on."""
         self._closed = False
         forks.register(self)
 
     def _require_open(self) -> None:
+        """ClosedError after ``close()``; StorageError in a forked child that cannot use the store."""
         if self._closed:
             raise ClosedError(f"{self!r} is closed; create a new one")
         if self._lost is not None:
             raise self._lost()
 
     _answers_at_once = False
-    """Whether look-ups call ``about_to_wait`` before they wait, so that ``AsyncAdapter`` may run them at once."""
+    """Whether ``AsyncAdapter`` may run look-ups on the event loop. Set it only if each calls
+    ``about_to_wait()`` before it waits or reads more than ``AT_ONCE`` records; ``_take`` and ``_in_turn`` do
+    so before they wait."""
 
     # -- turns
 
     def _take(self, turn: Turn, me: object) -> float:
-        """Claim a turn for ``me``, who must drop it; the seconds that are left of ``timeout``.
+        """Claim a turn for ``me``; the caller must drop it. Returns the seconds of ``timeout`` that are left.
 
-        BusyError if it stays somebody else's for ``timeout`` seconds; at once if only this thread could end that.
+        BusyError if the turn is not free within ``timeout`` seconds; at once if it belongs to another task of
+        this thread, which cannot go on while this one waits.
         """
         if turn.claim(me):
             return self._timeout
@@ -730,19 +774,22 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             holder, left = turn.holder, deadline - time.monotonic()
             if isinstance(holder, Block) and holder.is_here and tasks_share_this_thread():
                 raise self._busy(
-                    "has a transaction open in another task of this thread, which cannot end while this one waits;"
-                    " nothing was changed. Use AsyncAdapter (tinyauthstore.aio): its tasks take turns"
+                    "has a transaction open in another task of this thread, which cannot end while this one"
+                    " waits; nothing was changed. Use AsyncAdapter (tinyauthstore.aio): its tasks take turns"
                 )
             if left <= 0:
                 raise self._busy(
-                    f"stayed in another transaction of this process for {self._timeout} seconds; nothing was changed."
-                    " Keep transactions short, or give a longer timeout="
+                    f"stayed in another transaction of this process for {self._timeout} seconds; nothing was"
+                    " changed. Keep transactions short, or give a longer timeout="
                 )
             turn.wait(left)
         return max(deadline - time.monotonic(), 0.0)
 
     def _in_turn(self, read: Callable[[], T]) -> T:
-        """What ``read`` returns, called while nobody else uses the store. BusyError."""
+        """What ``read()`` returns, called in this context's turn: no other thread writes meanwhile.
+
+        BusyError as in ``_take``; WouldWait instead of waiting, if called by ``at_once``.
+        """
         me, turn = get_ident(), self._turn
         try:
             turn.claims[me] = None
@@ -758,21 +805,21 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _busy(self, what: str) -> BusyError:
         return BusyError(f"{self!r} {what}", path=getattr(self, "_path", ""))
 
-    # -- small change
+    # -- helpers
 
     def _now(self) -> datetime:
-        """The time, in UTC: arithmetic in a zone with summer time would be an hour off."""
+        """The time in UTC. In a zone with summer time, adding an age could be an hour off."""
         return self._clock().astimezone(UTC)
 
     def _live(self, record: Any) -> Any:
-        """``record`` unless it is None or expired (at ``expires`` exactly it is)."""
+        """The record, or None if it is None or has expired, which it has at ``expires`` exactly."""
         if isinstance(record, Session):
             record = self._within_absolute_age(record)
         return record if record is not None and record.expires > self._clock() else None
 
     def _digest(self, token: str) -> bytes:
-        """What is stored of a token: 32 bytes, of which nothing leads back. Source: ASVS 6.5.2."""
-        data = token.encode("utf-8", "surrogatepass")  # any str a stranger sends has a digest
+        """What is stored of a token: 32 bytes, from which it cannot be recovered. Source: ASVS 6.5.2."""
+        data = token.encode("utf-8", "surrogatepass")  # a stranger may send lone surrogates
         if self._secret is None:
             return hashlib.sha256(data).digest()
         return hmac.digest(self._secret, data, "sha256")
@@ -782,12 +829,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return [] if owner is None else list(self._find(entity, owner).values())
 
     def _fits(self, name: str, text: str) -> bool:
-        """Whether a store could hold so long a text as a key. TypeError if it is none; ClosedError."""
+        """Whether ``text`` is short enough to be a key. TypeError if it is no str; ClosedError."""
         self._require_open()
         return len(_text(name, text)) <= MAX_KEY_LENGTH
 
     def _asked(self, name: str, text: str) -> str | None:
-        """``text`` as a key to look for; None if no store could hold it. TypeError, ClosedError."""
+        """``text`` as part of a key; None if no store could hold it. TypeError if no str; ClosedError."""
         self._require_open()
         return storable(_text(name, text))
 
@@ -802,7 +849,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _build(
         self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
     ) -> Any:
-        """A valid record from the fields given and the defaults of the others."""
+        """A record from the fields given and the defaults of the others. Errors as in ``_checked``."""
         values.update(self._checked(entity, custom, fixed=fixed))
         model = self._models[entity]
         for f in fields_of(model):
@@ -812,7 +859,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _checked(
         self, entity: Entity, values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()
     ) -> dict[str, Any]:
-        """The values as they are stored. TypeError for a name that is unknown or ``fixed``."""
+        """The values as they are stored. TypeError for an unknown or ``fixed`` name; InvalidFieldError."""
         known = {f.name: f for f in fields_of(self._models[entity]) if f.name not in fixed}
         if unknown := [name for name in values if name not in known]:
             names = ", ".join(known) or "none"
@@ -830,18 +877,18 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         model = self._models[entity].__name__
         return NotFoundError(f"there is no {model} {brief(key)}", model=model, key=key)
 
-    # -- fork(): a child must inherit no open database (SQLite loses writes even if the child opens its own: the
-    #    inherited library believes that it holds locks which the kernel never gave the child), and no claim of a
-    #    thread that does not exist there.
+    # -- fork(): a child must inherit no open database, and no claim of a thread that does not exist there.
+    #    It is not enough that the child opens a connection of its own: the SQLite library that it inherited
+    #    believes that it holds locks which the kernel gave to the parent only, and writes would be lost.
 
     def _turns(self) -> tuple[Turn, ...]:
-        """All that callers of this store wait for."""
+        """Every turn that callers of this store may wait for. ``fork()`` waits for all of them."""
         return (self._turn,)
 
     def pause(self) -> bool:
         settled = True
         for turn in self._turns():
-            turn.claims.setdefault(forks)  # it is next, and stays: nobody is let in before it
+            turn.claims.setdefault(forks)  # this claim comes next, and stays: no later one gets ahead of it
             holder = turn.holder
             settled = settled and (holder is forks or (isinstance(holder, Block) and holder.is_here))
         return settled
@@ -854,93 +901,137 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 turn.wake()
 
     def before_fork(self) -> None:
+        """Called in the parent before ``fork()``, after ``pause()``.
+
+        Sets ``_whole_in_child``: whether no call is under way whose end the child would miss. A backend that
+        holds what a child must not inherit (connections, locked files) extends this: after ``super()``, it
+        closes them if ``_whole_in_child`` is true, and opens them again when they are next needed.
+        """
         holder = self._turn.holder
-        self._whole_in_child = holder is forks or (self._in_memory and isinstance(holder, Block) and holder.is_here)
+        self._whole_in_child = holder is forks or (
+            self._in_memory and isinstance(holder, Block) and holder.is_here
+        )
 
     def after_fork_in_child(self) -> None:
+        """Called in the child. Unless ``_whole_in_child``, sets ``_lost``, which ``_require_open`` raises.
+
+        A backend extends this if the child must let go, without closing them, of connections or files that
+        ``before_fork`` left open.
+        """
         if not self._whole_in_child:
             self._lost = functools.partial(
                 StorageError,
-                "this process was forked while a transaction was open in its parent: only the parent can finish it;"
-                " fork outside of transaction()",
+                "this process was forked while a transaction was open in its parent: only the parent can"
+                " finish it; fork outside of transaction()",
             )
             self._kept.clear()
         self._whole_in_child = False
         for turn in self._turns():
             turn.start_over()
 
-    # -- storage: what a backend implements
+    # -- storage: what a backend implements. The module's docstring says which errors these verbs raise, and
+    # which turn is held when they are called.
 
     _in_memory = False
-    """Whether all of it is in this process's memory, of which a forked child has a copy."""
+    """Whether the whole store is in this process's memory, so that a forked child has a copy of its own."""
 
     @abstractmethod
     def _get(self, entity: Entity, key: Key) -> Any:
-        """The record with that key, or None; inside a transaction, as it is there."""
+        """The record with that key; None if there is none."""
 
     @abstractmethod
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
-        """The records whose ``entity.group`` field is that (an address in its normal form), by their keys, in order."""
+        """The records with ``entity.group_of(record) == group`` by key, sorted by key; ``{}`` for none."""
 
     @abstractmethod
     def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
-        """Every record with its key."""
+        """Every record with its key, in any order. ``check()`` calls ``_get`` while it iterates."""
 
     @abstractmethod
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        """The session, token filled in, with its user, expired or not; None if there is none."""
+        """The session, its ``session_token`` filled in, and its user; None if there is no such session.
+
+        The session's key is ``(self._digest(session_token),)``. An expired session is returned, too: the
+        rules compare the times. This verb must call ``_require_open()`` itself, for ClosedError, because the
+        rules save that time in the look-up that every request makes.
+        """
 
     @abstractmethod
     def _get_owner(self, account: Key) -> UserT | None:
-        """The user of the account with that key, or None."""
+        """The user to whom the account with that key is linked; None if there is no such account."""
 
     @abstractmethod
     def _add(self, entity: Entity, key: Key, record: Any) -> None:
-        """File a new record. Nothing has that key."""
+        """Store a new record. The rules have made sure that the key is free."""
 
     @abstractmethod
     def _change(self, entity: Entity, key: Key, record: Any) -> None:
-        """File the record in the place of the one that has that key."""
+        """Replace the record that has that key, which exists. The new one may belong to another group."""
 
     @abstractmethod
     def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
-        """File the record with that key under a new one that is free."""
+        """Move the session with that key to the free key ``new``; its id becomes ``session_id(new[0])``."""
 
     @abstractmethod
     def _remove(self, entity: Entity, key: Key) -> Any:
-        """Remove and return the record with that key, or None."""
+        """Remove and return the record with that key; None if there is none."""
 
     @abstractmethod
     def _remove_group(self, entity: Entity, group: str) -> None:
-        """Remove the records that ``_find`` would return."""
+        """Remove the records that ``_find`` would return; nothing if there are none."""
 
     @abstractmethod
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        """Remove at most ``limit`` records that expired by ``now``, oldest first; how many."""
+        """Remove up to ``limit`` records with ``expires <= now``, oldest first. Returns how many; 0 for none.
+
+        ``now`` is in UTC. Called for sessions and verification tokens only.
+        """
 
     @abstractmethod
     def _begin(self, depth: int, patience: float) -> None:
-        """Open a transaction (``depth`` 0) or a savepoint in it. BusyError after ``patience`` seconds of waiting."""
+        """Begin a transaction (``depth`` 0) or the savepoint number ``depth`` inside it.
+
+        BusyError if another process still has the store after ``patience`` seconds. If this raises anything,
+        ``_rollback(depth)`` is called.
+        """
 
     @abstractmethod
     def _commit(self, depth: int) -> None:
-        """Make what happened since ``_begin`` at that depth last, and all of it or nothing."""
+        """Commit what was written since ``_begin(depth)``, all of it or nothing.
+
+        When depth 0 returns, the transaction is acknowledged: it must be durable. A higher depth becomes a
+        part of the block around it. If this raises anything, ``_rollback(depth)`` is called.
+        """
 
     @abstractmethod
     def _rollback(self, depth: int) -> None:
-        """Undo what happened since ``_begin`` at that depth; nothing if that was never reached, or has ended."""
+        """Undo what was written since ``_begin(depth)``, including the savepoints inside that block.
+
+        This must do nothing, and raise nothing, if the block never began or has ended: it is also called
+        after ``_begin``, ``_commit`` or ``_rollback`` itself raised or was interrupted at any line, and after
+        ``close()`` inside the block.
+        """
 
     @abstractmethod
     def _dump(self) -> Any:
-        """The whole state, for ``_load``. It can be pickled."""
+        """The whole state, as an object that can be pickled and that later writes do not change.
+
+        Called inside a transaction.
+        """
 
     @abstractmethod
     def _load(self, state: Any) -> None:
-        """Replace the whole state."""
+        """Replace the whole state by one that ``_dump`` returned. Called inside a transaction."""
 
     def _check_storage(self) -> list[str]:
-        """Problems below the level of records."""
+        """The problems, in words, of what lies below the records (files, indexes); ``[]`` if there are none.
+
+        If there are any, ``check()`` does not look at the records. Called from any thread, without a turn.
+        """
         return []
 
     def _release(self) -> None:
-        """Let go of everything, for good."""
+        """Close files and connections for good, and undo an open transaction.
+
+        Called once, by ``close()``, with the store's turn held, when ``_require_open()`` raises already.
+        """

@@ -1,11 +1,17 @@
 """What a store does: Auth.js's adapter interface in Python, and what an application needs besides.
 
 ``Adapter`` is a ``Protocol`` built from smaller ones (``UserStore``, ``SessionStore``, ``VerificationStore``,
-``AuthenticatorStore``), so a store of your own needs no base class and may leave out what it does not support.
-Parameters beside ``**fields`` are positional only: a custom field may then have any name, even ``user_id``.
+``AuthenticatorStore``), so a store of your own needs no base class and may leave out what it does not
+support. Parameters beside ``**fields`` are positional only: a custom field may then have any name, even
+``user_id``.
 
-Times are aware UTC datetimes, ages are seconds. A look-up returns None for any string that a stranger may send;
-a value that is not a ``str`` is a programmer's mistake and raises TypeError.
+Times are aware UTC datetimes, ages are seconds. A look-up returns None for any string that it does not know,
+however malformed: strangers send those. A value that is not a ``str`` is a programmer's mistake and raises
+TypeError.
+
+Every method may raise StorageError, BusyError and ClosedError. A store is not to be called from a signal's
+handler (sqlite3's own objects are not, either); an exception that a handler raises, as Ctrl-C does, leaves
+everything sound.
 """
 
 from __future__ import annotations
@@ -65,8 +71,8 @@ class UserStore(Protocol):
     def delete_user(self, user_id: str) -> User | None:
         """Delete and return the user, or None if there is none.
 
-        The user's accounts, sessions and authenticators and the e-mail address's pending verification tokens are
-        deleted in the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
+        The user's accounts, sessions and authenticators and the e-mail address's pending verification tokens
+        are deleted in the same transaction. Source: OWASP ASVS 5.0, 7.4.2 (no session outlives its account).
         """
 
     @abstractmethod
@@ -75,9 +81,9 @@ class UserStore(Protocol):
     ) -> Account:
         """Link a provider's account to a user and return it.
 
-        If it is linked to the same user already, the fields given are refreshed and the others kept. If it is
-        linked to another user: ConflictError, and nothing is changed. NotFoundError for an unknown user. A value
-        that belongs to no field, or does not fit its field, is kept in ``extra``.
+        If it is linked to the same user already, the fields given are changed and the others kept.
+        ConflictError if it is linked to another user, NotFoundError for an unknown user. A value that belongs
+        to no field, or does not fit its field, is kept in ``extra``.
         """
 
     @abstractmethod
@@ -94,7 +100,7 @@ class UserStore(Protocol):
 
 
 class SessionStore(Protocol):
-    """Signed-in devices. Every method treats an expired session as absent, whether purged or not."""
+    """Signed-in devices. To every method an expired session is absent, whether it has been purged or not."""
 
     @abstractmethod
     def create_session(
@@ -138,7 +144,7 @@ class SessionStore(Protocol):
 
     @abstractmethod
     def delete_session(self, session_token: str) -> Session | None:
-        """Delete and return the session, or None if there was no live one; a second call is harmless."""
+        """Delete and return the session; None if there is no live one, as at a second call."""
 
     @abstractmethod
     def list_sessions(self, user_id: str) -> Sequence[Session]:
@@ -150,7 +156,7 @@ class SessionStore(Protocol):
 
     @abstractmethod
     def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
-        """End all the user's sessions except the one whose token is ``keep``. Returns how many live ones ended.
+        """End the user's sessions except the one whose token is ``keep``. Returns how many live ones ended.
 
         Source: ASVS 7.4.3 (after a change of factor, offer to end all other sessions).
         """
@@ -216,11 +222,11 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
 
     @abstractmethod
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        """Remove expired sessions and tokens, at most ``limit`` of each. Returns how many of each were removed."""
+        """Remove expired sessions and tokens, at most ``limit`` of each. Returns how many of each."""
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Self]:
-        """All that happens inside happens, or none of it does; nests as savepoints."""
+        """A block whose writes all happen or, if it raises, do not; inside another one, it is a savepoint."""
 
     @abstractmethod
     def snapshot(self) -> Snapshot:
@@ -232,11 +238,14 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
 
     @abstractmethod
     def check(self) -> list[str]:
-        """The problems found in the stored data, described in words; ``[]`` when it is sound."""
+        """The problems found in the stored data, in words; ``[]`` if there are none."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release everything. A second call does nothing; any other call raises ClosedError."""
+        """Close the store, and undo its open transaction. A second call does nothing.
+
+        After it, every other method raises ClosedError.
+        """
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -248,7 +257,7 @@ class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Pr
 
 
 class Snapshot:
-    """A store's whole state at one moment, for ``restore``; what is inside is the store's own business."""
+    """A store's whole state at one moment, for ``restore``. Only such a store knows the form of ``state``."""
 
     __slots__ = ("made_by", "state")
 
@@ -258,8 +267,8 @@ class Snapshot:
 
 
 def by_name(method: Method) -> Method:
-    """A decorator for a method that takes keywords only. Given anything by position, as in ``create_user("a@b.c")``,
-    it raises a TypeError that names the remedy, ``create_user(email=...)``. Signature, docstring and type are kept.
+    """Decorate a method that takes keywords only: a call with anything by position, as in
+    ``create_user("a@b.c")``, raises a TypeError that names the remedy, ``create_user(email=...)``.
     """
 
     @functools.wraps(method)
@@ -275,12 +284,10 @@ def by_name(method: Method) -> Method:
 
 
 def like(method: Method) -> Callable[[Callable[..., Any]], Method]:
-    """A decorator for a function that passes its arguments on to ``method``: it gets the name, signature, docstring
-    and type of ``method``.
-    """
+    """Give a function that passes its arguments on to ``method`` that one's name, signature and docstring."""
 
     def decorate(function: Callable[..., Any]) -> Method:
-        functools.update_wrapper(function, method, updated=())  # not __isabstractmethod__
+        functools.update_wrapper(function, method, updated=())  # its __dict__ may hold __isabstractmethod__
         function.__doc__ = inspect.getdoc(method)
         return cast(Method, function)
 

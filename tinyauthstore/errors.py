@@ -8,11 +8,11 @@ from __future__ import annotations
 
 
 class AuthStoreError(Exception):
-    """The root of every error this package raises on purpose (besides ``TypeError`` for misuse)."""
+    """The base of all errors below. Misuse raises TypeError, ValueError or RuntimeError instead."""
 
 
 class ConflictError(AuthStoreError):
-    """Somebody else already has that value; nothing was changed.
+    """Another record already has that value; nothing was changed.
 
     ``model`` is the record's class name (``"User"``), ``field`` the field that must be unique.
     """
@@ -78,8 +78,11 @@ class StorageError(AuthStoreError):
 
 
 class BusyError(StorageError):
-    """Other processes kept the file locked for longer than ``timeout`` seconds; nothing was changed."""
+    """Another transaction, of this or another process, outlasted ``timeout`` seconds; nothing was changed.
+
+    Raised at once if that transaction belongs to another task of the same thread: waiting would stop it.
+    """
 
 
 class LockedError(StorageError):
-    """Another process holds a store that only one process may open."""
+    """A store that may be open only once is open already, in this or another process."""

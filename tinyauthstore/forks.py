@@ -1,8 +1,8 @@
-"""Who must be told before and after ``fork()``, in one order.
+"""Tells stores before and after ``fork()``, in the order in which they were opened.
 
-A child of ``fork()`` has one thread, and copies of everything that the parent's other threads were doing. So a fork
-first makes them finish, for at most ``PATIENCE`` seconds; what has not come to its end by then stays the parent's
-alone, and the child is told so. One thread forks at a time.
+A child of ``fork()`` has one thread, and a copy of what the parent's other threads had half done. So
+``fork()`` first waits for their calls to end, for at most ``PATIENCE`` seconds. A store with a call that has
+not ended by then is usable in the parent only, and refuses to work in the child. One thread forks at a time.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import weakref
 from typing import Protocol
 
 PATIENCE = 5.0
-"""Seconds that ``fork()`` waits, at most, for calls in other threads."""
+"""Seconds that ``fork()`` waits at most for calls in other threads."""
 
 ROUND = 0.05
-"""Seconds until all that was paused may go on for a moment, because somebody may be waiting for somebody else."""
+"""Seconds after which stores are resumed for a moment: a call in one may be waiting for a call in another."""
 
 
 class Participant(Protocol):
-    """What is told of each ``fork()``. Each of these may be called at any time, and more than once."""
+    """What is told of each ``fork()``. Each method may be called at any time, and more than once."""
 
     def pause(self) -> bool:
-        """Let no new call begin; whether those under way have ended, or can only end after the fork."""
+        """Let no new call begin. Returns whether all calls under way have ended, but for transactions of this
+        thread, which cannot end before the fork."""
 
     def resume(self) -> None:
         """Let calls begin again."""
 
     def before_fork(self) -> None:
-        """Let go of what a child must not inherit, where that is possible. It is paused."""
+        """Close what a child must not inherit, if that is possible. Called after ``pause``."""
 
     def after_fork_in_child(self) -> None:
         """Become usable in the child, or refuse to be used there."""
@@ -40,11 +41,11 @@ class Participant(Protocol):
 _participants: weakref.WeakValueDictionary[int, Participant] = weakref.WeakValueDictionary()  # oldest first
 
 still = threading.RLock()
-"""Nobody forks while another thread holds this."""
+"""A thread that holds this keeps all other threads from forking."""
 
 
 def register(participant: Participant) -> None:
-    """Tell ``participant`` of every fork from now on, until it is collected."""
+    """Tell ``participant`` of every fork from now on, until it is garbage."""
     with still:
         _participants[max(_participants, default=0) + 1] = participant
 

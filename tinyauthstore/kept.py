@@ -1,7 +1,8 @@
-"""Sessions kept in memory, and whether somebody has committed since.
+"""A cache of sessions, and whether another connection has made it stale.
 
-Two objects, a question each: ``Kept`` knows what is kept, ``Watch`` whether another connection has written to the
-file. What is kept is served only while it has not been evicted, nothing was doubted, and nobody else has committed.
+``Kept`` is the cache; ``Watch`` tells whether another connection has committed to the file. A session is
+served from the cache only if it was not evicted, not doubted (marked as perhaps stale), and nobody else has
+committed since.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 from .models import SessionAndUser
 
 FEW_KEYS = 1000
-"""How many sessions that were looked up once are remembered at least. With as few as a small cache_size, sessions
-that are used in turn would never be kept."""
+"""The keys of at least so many sessions that were looked up once are remembered. If only ``cache_size`` were,
+and that is small, sessions that are used in turn would never be kept."""
 
 WAL_INDEX_HEADER = 96
-"""Bytes: SQLite's two copies of the header, at the start of the -shm file."""
+"""Bytes of the two copies of SQLite's WAL-index header, at the start of the -shm file."""
 
 MANY_DESCRIPTORS = 1000
-"""If a process has more of them open, they are not searched: each takes about 3 microseconds."""
+"""If a process has more file descriptors open, they are not searched: each takes about 3 microseconds."""
 
 
 class Place:
@@ -35,21 +36,23 @@ class Place:
         self.key = key
         self.doubts = doubts
         self.found: SessionAndUser[Any, Any] | None = found
-        """None from the moment when it is evicted."""
+        """None once it was evicted."""
         self.row = row
-        """What ``found`` was decoded from: what reads the same need not be decoded again."""
+        """What ``found`` was decoded from. A row that is equal need not be decoded again."""
 
 
 class Kept:
     """Sessions that were looked up twice, with their users, by the token that was presented.
 
-    A session is kept from its second look-up on: keeping one costs a twelfth of a query, for which an application
-    that looks up each session once would get nothing. Absence is never kept, nor what was read inside a
-    transaction, which may be rolled back. When ``size`` sessions are kept, a new one takes the place of the oldest.
+    A session is kept from its second look-up on: keeping one takes a twelfth of the time of a query, which
+    would be wasted on an application that looks up each session once. Absence is never kept, nor what was
+    read inside a transaction, which may be rolled back. When ``size`` sessions are kept, a new one replaces
+    the oldest.
 
-    Its owner evicts a session when it writes to it, and doubts all of them when it writes to a user; what is doubted
-    is read again before it is served. ``served`` needs no lock. Everything else is called by one thread at a time,
-    and leaves nothing that could be served wrongly if an exception is raised between any two of its lines.
+    The store evicts a session when it writes to it, and doubts all sessions when it writes to a user; a
+    session that is doubted is read again before it is served. ``served`` needs no lock. Every other method is
+    called with the store's turn held. An exception between any two of their lines leaves nothing stale to be
+    served.
     """
 
     __slots__ = ("size", "places", "_by_key", "_doubts", "_once")
@@ -58,16 +61,19 @@ class Kept:
         self.size = size
         self.places: OrderedDict[str, Place] = OrderedDict()
         """By token."""
-        self._by_key: dict[Any, Place] = {}  # by what the session is filed under
+        self._by_key: dict[Any, Place] = {}  # by the key under which the store files the session
         self._doubts = 0
         self._once: set[Any] = set()  # the keys of sessions that were looked up once
 
     def served(self, place: Place) -> SessionAndUser[Any, Any] | None:
-        """What is kept there, if it may be served: ask first whether somebody else has committed."""
+        """The session and user kept there; None if they are doubted or evicted.
+
+        Ask the ``Watch`` first: if another connection has committed, it doubts them.
+        """
         return place.found if place.doubts == self._doubts else None
 
     def keep(self, token: str, key: Any, found: SessionAndUser[Any, Any], row: Any = None) -> None:
-        """Keep what was just read, if it is the second time. Nobody may have written since it was read."""
+        """Keep ``found`` if it was looked up before. Nobody may have written since it was read."""
         if not self.size:
             return
         if key not in self._once and token not in self.places:
@@ -79,11 +85,11 @@ class Kept:
         if len(self.places) >= self.size:
             self._drop(next(iter(self.places.values())))
         place = Place(token, key, self._doubts, found, row)
-        self._by_key[key] = place  # first: whatever is in ``places`` can be evicted
+        self._by_key[key] = place  # first, so that whatever is in ``places`` can be evicted
         self.places[token] = place
 
     def evict(self, key: Any) -> None:
-        """From now on, do not serve the session that is filed under ``key``."""
+        """Remove the session that is filed under ``key``; nothing if it is not kept."""
         if (place := self._by_key.get(key)) is not None:
             self._drop(place)
 
@@ -93,40 +99,44 @@ class Kept:
         self._by_key.pop(place.key, None)
 
     def doubt(self) -> None:
-        """From now on, serve nothing of what is kept until it was read again."""
+        """Mark everything kept as perhaps stale: each session is read again before it is served."""
         self._doubts += 1
 
     def clear(self) -> None:
-        """Keep nothing of what was kept so far."""
+        """Remove everything."""
         self._doubts += 1
         self.places.clear()
         self._by_key.clear()
 
 
 class Watch:
-    """Whether another connection has committed to a SQLite file since this was asked last.
+    """Tells whether another connection has committed to a SQLite file since it was last asked.
 
-    ``PRAGMA data_version`` tells. But it takes a lock and drops it again, which makes a hit three times as expensive
-    as reading what the pragma itself goes by: the header of the WAL index, at the start of the -shm file, which
-    every commit changes. It is read through the descriptor that SQLite has open; closing one of our own would
-    drop SQLite's locks. Source: SQLite, "WAL-mode File Format", 2.1 (two copies, equal unless one is being written).
+    ``PRAGMA data_version`` tells, but takes a lock and drops it again: that would make a hit in the cache
+    three times as expensive as reading what the pragma itself compares, the WAL-index header at the start of
+    the -shm file, which every commit changes. The header is read through the descriptor that SQLite has open:
+    closing one of our own would drop SQLite's locks. Source: SQLite, "WAL-mode File Format", 2.1 (two copies,
+    equal unless one is being written).
     """
 
-    def __init__(self, data_version: Callable[[], int], shm: str | None, changed: Callable[[], object]) -> None:
-        """``data_version`` runs the pragma. ``shm`` is the path of SQLite's -shm file, None where that is not sure.
-        ``changed`` is called when somebody has committed, before anything is remembered of it."""
+    def __init__(
+        self, data_version: Callable[[], int], shm: str | None, changed: Callable[[], object]
+    ) -> None:
+        """``data_version`` runs the pragma. ``shm`` is the path of SQLite's -shm file, or None if it is not
+        certain. ``changed`` is called when another connection has committed, before the new version is
+        stored: if it is interrupted, the next call finds the change again."""
         self._changed = changed
         self._data_version = data_version
         self._descriptor, self._file = (-1, None) if shm is None else _descriptor_of(shm)
-        self._header = b""  # of a time before the version was asked for
+        self._header = b""  # read before ``_version`` was; b"" if it is unknown
         self._version = data_version()
 
     def quiet(self) -> bool:
-        """Whether it is sure, at little cost, that nobody has committed, not even this connection. Needs no lock."""
+        """Whether it is certain that nobody has committed, this connection included. Needs no lock."""
         header = self._header
         try:
             return header != b"" and os.pread(self._descriptor, WAL_INDEX_HEADER, 0) == header
-        except OSError:  # somebody closed it behind SQLite's back
+        except OSError:  # the application closed the descriptor, which is SQLite's
             return False
 
     def unchanged(self) -> bool:
@@ -137,15 +147,16 @@ class Watch:
         if not unchanged:
             self._changed()
             self._version = version
-        self._header = header  # last, and older than the version: while the header stays, so does the version
+        # Last, and read before the version: as long as the header is the same, so is the version.
+        self._header = header
         return unchanged
 
     def stop(self) -> None:
-        """The connection is about to be closed: nothing is sure any more."""
+        """To be called before the connection is closed: from then on, ``quiet`` returns False."""
         self._header, self._file, self._descriptor = b"", None, -1
 
     def _read_header(self) -> bytes:
-        """b"" if it is not to be had, or if the descriptor has come to mean another file."""
+        """The header; b"" if it cannot be read, or if the descriptor belongs to another file by now."""
         try:
             if self._file is not None and _identity(os.fstat(self._descriptor)) == self._file:
                 return os.pread(self._descriptor, WAL_INDEX_HEADER, 0)
@@ -160,10 +171,10 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _descriptor_of(path: str) -> tuple[int, tuple[int, int] | None]:
-    """The one descriptor that this process has open on a file, and the file's device and inode. ``(-1, None)`` if
-    there is no such descriptor, or several, or no telling.
+    """The one descriptor that this process has open on a file, and the file's device and inode.
 
-    Linux only: there, whatever is written to a mapped file is at once what every read of it gives.
+    ``(-1, None)`` if there is no such descriptor, or several, or they cannot be listed. On Linux only: there,
+    what is written to a mapped file is at once visible to every read.
     """
     found = []
     try:
@@ -175,6 +186,6 @@ def _descriptor_of(path: str) -> tuple[int, tuple[int, int] | None]:
         try:
             if _identity(os.fstat(int(name))) == wanted:
                 found.append(int(name))
-        except OSError:  # the one that listed the directory
+        except OSError:  # the descriptor that listdir() itself used
             pass
     return (found[0], wanted) if len(found) == 1 else (-1, None)

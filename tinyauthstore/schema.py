@@ -1,7 +1,7 @@
-"""How records lie in SQLite: tables, columns, codecs, and every SQL statement there is.
+"""How records are stored in SQLite: tables, columns, codecs, and every SQL statement about records.
 
-One STRICT table per kind of record, keyed by what identifies it and stored in key order (WITHOUT
-ROWID: one B-tree descent per look-up, measured 20 % faster and 40 % smaller at a million sessions).
+One STRICT table per kind of record, whose primary key is the record's key. It is stored in the key's order
+(WITHOUT ROWID: one B-tree descent per look-up, measured 20 % faster and 40 % smaller at a million sessions).
 
 =====================  ===========================================  =================================
 table                  key                                          besides the record's fields
@@ -59,28 +59,28 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 UTC, exact; a float of seconds would lose the last digits."""
+    """Microseconds since 1970 UTC, exactly: a float of seconds would lose the last digits."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 _EXACT = 2**32 * 10**6
-"""Up to here (2106) a float of seconds is near enough for ``fromtimestamp`` to round it to the right microsecond."""
+"""Microseconds. Up to here (2106) ``fromtimestamp`` rounds a float of seconds to the right microsecond."""
 
-_from_timestamp = datetime.fromtimestamp  # bound here: who freezes time in a test replaces the class in every module
+_from_timestamp = datetime.fromtimestamp  # libraries that freeze time for tests replace ``datetime`` itself
 
 if _from_timestamp(1893456000, UTC) != datetime(2030, 1, 1, tzinfo=UTC):
-    _EXACT = 0  # TZ=right/...: the C library counts leap seconds, POSIX and our files do not
+    _EXACT = 0  # under TZ=right/... the C library counts leap seconds, which POSIX and our files do not
 
 
 def from_microseconds(number: int) -> datetime:
-    """The aware UTC datetime of ``to_microseconds``."""
+    """The aware UTC datetime of which ``to_microseconds`` made the number."""
     if 0 <= number < _EXACT:
-        return _from_timestamp(number / 1e6, UTC)  # half the time of the sum below; three of them to a look-up
+        return _from_timestamp(number / 1e6, UTC)  # takes half the time of the sum; a look-up makes three
     return _EPOCH + timedelta(0, 0, number)
 
 
 class Codec(NamedTuple):
-    """How the values of a kind lie in SQLite: the column's type, and the functions there and back (None: as they are)."""
+    """How a kind of value is stored: the column's type, functions to SQLite and back (None: unchanged)."""
 
     sql_type: str
     encode: Callable[[Any], Any] | None = None
@@ -114,30 +114,30 @@ FILED_AS = {
     "session_token": ("token_digest", "BLOB"),
     "token": ("token_digest", "BLOB"),
 }
-"""The columns, with their types, that look-ups by these fields go by: normal forms and digests."""
+"""The columns, with their types, that stand for these fields in look-ups: normal forms and digests."""
 
 
 def filed_as(name: str) -> str:
-    """The column that look-ups by a field go by."""
+    """The column that look-ups by a field use."""
     return FILED_AS.get(name, (name, ""))[0]
 
 
 KNOWN = ("session_token", "user_id", "id")
-"""What a look-up by token need not read of the session, because it has the token, its digest and the user."""
+"""Fields of a session that a look-up by token need not read: token, digest, and user give them."""
 
 _new_tuple: Any = tuple.__new__  # three times as fast as the constructor of a NamedTuple
 
 EMPTY = "''"
-"""An empty string in SQL."""
+"""An empty string, as an SQL literal."""
 
 
 def quoted(name: str) -> str:
-    """An SQL identifier, safe whatever a custom field is called."""
+    """The name as an SQL identifier, safe whatever a custom field is called."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: Any) -> str:
-    """An SQL literal, for the DEFAULT clause, which takes no parameters."""
+    """The value as an SQL literal, for the DEFAULT clause, which takes no parameters."""
     if value is None:
         return "NULL"
     if isinstance(value, bytes):
@@ -169,9 +169,10 @@ class Table:
         self.columns = [*self._filed_columns(), *(self._field_column(f) for f in self.stored)]
         self._extra_group = self.group if self.group not in self.key and entity.group in FILED_AS else None
         self._written = [(f.name, CODECS[f.kind.name].encode) for f in self.stored if f.name not in self.key]
-        # A row that is read has a cell for each field of the model, in their order.
+        # A row that is read has one cell for each field of the model, in the model's order.
         self.cells = [self._cell(f) for f in fields]
-        self.fill = filler(model, {f.name: decode for f in fields if (decode := self._decoder(f)) is not None})
+        decoders = {f.name: decode for f in fields if (decode := self._decoder(f)) is not None}
+        self.fill = filler(model, decoders)
         # Every statement about this table. The key's parts come first in all of them.
         name = quoted(entity.plural)
         key = " AND ".join(f"{quoted(part)} = ?" for part in self.key)
@@ -180,15 +181,17 @@ class Table:
         inserted = [*self.key, *written]
         cells = ", ".join(self.cells)
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
-        self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {quoted(self.group)} = ? ORDER BY {keys}"
+        group = f"{quoted(self.group)} = ?"
+        self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {group} ORDER BY {keys}"
         self.select_all = f"SELECT {keys}, {cells} FROM {name}"
         self.insert = (
-            f"INSERT INTO {name} ({', '.join(map(quoted, inserted))}) VALUES ({', '.join('?' * len(inserted))})"
+            f"INSERT INTO {name} ({', '.join(map(quoted, inserted))})"
+            f" VALUES ({', '.join('?' * len(inserted))})"
         )
         self.update = f"UPDATE {name} SET {', '.join(f'{quoted(n)} = ?' for n in written)} WHERE {key}"
         self.rekey = f"UPDATE {name} SET {', '.join(f'{quoted(part)} = ?' for part in self.key)} WHERE {key}"
         self.delete = f"DELETE FROM {name} WHERE {key} RETURNING {cells}"
-        self.delete_group = f"DELETE FROM {name} WHERE {quoted(self.group)} = ? RETURNING {keys}"
+        self.delete_group = f"DELETE FROM {name} WHERE {group} RETURNING {keys}"
         self.delete_all = f"DELETE FROM {name}"
         self.purge = (
             f"DELETE FROM {name} WHERE ({keys}) IN"
@@ -209,9 +212,9 @@ class Table:
 
     @functools.cached_property
     def suspects(self) -> str:
-        """Rows that may be wrong: all that are, and few others. Each has its key, its group, and its cells.
+        """The query for rows that may be wrong: all that are, and few others. Each has key, group and cells.
 
-        SQLite looks at a million rows in the time in which Python decodes a tenth of them.
+        SQLite examines a million rows in the time that Python takes to decode a tenth of them.
         """
         doubts = [doubt for f in self.stored for doubt in self._doubts(f)]
         doubts += [f"length({quoted(name)}) != 32" for name in self.key if name == "token_digest"]
@@ -220,7 +223,7 @@ class Table:
 
     @property
     def orphans(self) -> str | None:
-        """Rows, as in ``suspects``, whose user does not exist; None for what belongs to nobody."""
+        """The query for rows, as in ``suspects``, whose user does not exist; None if records have no user."""
         if self.group != "user_id":
             return None
         columns = ", ".join([*map(quoted, self.key), quoted(self.group), *self.cells])
@@ -230,12 +233,13 @@ class Table:
         )
 
     def _doubts(self, f: Field) -> Iterable[str]:
-        """SQL conditions, of which one is true where the field's value may be wrong."""
+        """SQL conditions, at least one of which is true of each row whose value for the field is wrong."""
         column, kind = quoted(f.name), f.kind.name
         if not f.optional:
             yield f"{column} IS NULL"
         if kind == "text":
-            # Plain ASCII is surely right; length() counts characters up to a NUL, so it differs for anything else.
+            # Printable ASCII is right. Text is suspect if its length() (characters, up to a NUL) is not its
+            # number of bytes, or if it has a control character.
             yield f"length({column}) != length(CAST({column} AS BLOB))"
             yield f"{column} GLOB '*[^ -~]*'"
             if f.rule is not None:
@@ -250,7 +254,10 @@ class Table:
         elif kind == "boolean":
             yield f"{column} NOT IN (0, 1)"
         elif kind in ("object", "array"):
-            yield f"CASE WHEN json_valid({column}) THEN json_type({column}) != '{kind}' ELSE {column} IS NOT NULL END"
+            yield (
+                f"CASE WHEN json_valid({column}) THEN json_type({column}) != '{kind}'"
+                f" ELSE {column} IS NOT NULL END"
+            )
         elif f.rule is not None:
             yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
 
@@ -283,8 +290,9 @@ class Table:
         return f"ALTER TABLE {quoted(self.entity.plural)} ADD COLUMN {column.definition}"
 
     def _filed_columns(self) -> Iterable[Column]:
-        """The columns that are no field: normal forms and digests."""
-        filed = dict.fromkeys(FILED_AS[name] for name in (*self.entity.key, self.entity.group) if name in FILED_AS)
+        """The columns that are not fields: normal forms and digests."""
+        names = (*self.entity.key, self.entity.group)
+        filed = dict.fromkeys(FILED_AS[name] for name in names if name in FILED_AS)
         for name, sql_type in filed:
             not_null = " NOT NULL" if name in self.key else ""
             yield Column(name, sql_type, f"{quoted(name)} {sql_type}{not_null}")
@@ -311,6 +319,7 @@ class Table:
         return Column(f.name, codec.sql_type, definition)
 
     def _refuse_clashes(self) -> None:
+        """InvalidFieldError if two columns have names that differ in case only."""
         seen = {column: column for column, _ in FILED_AS.values()}
         for f in fields_of(self.model):
             if (other := seen.get(f.name.lower())) is not None:
@@ -326,7 +335,7 @@ class Table:
     # -- rows
 
     def _cell(self, f: Field) -> str:
-        """What is selected for a field: of a token nothing, and for the id that is made of its digest, that."""
+        """What is selected for a field: "" for a token, and the token's digest for a session's id."""
         if f.name not in self.entity.withheld:
             return quoted(f.name)
         return quoted("token_digest") if f.name == "id" else EMPTY
@@ -335,7 +344,7 @@ class Table:
         return session_id if f.name == "id" and f.name in self.entity.withheld else CODECS[f.kind.name].decode
 
     def record(self, row: Sequence[Any]) -> Any:
-        """The record that a row of ``cells`` holds; a token in it is withheld."""
+        """The record made of a row of ``cells``; its token, if it has one, is ""."""
         return self.fill(*row)
 
     def row(self, key: Sequence[Any], record: Any) -> list[Any]:
@@ -363,8 +372,8 @@ class Schema:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
         self.create = [statement for table in self.tables.values() for statement in table.create()]
         self.pages: bytes | None = None
-        """An empty database with these tables, from the first store in memory; None before that, and where SQLite
-        cannot serialize."""
+        """The bytes of an empty database with these tables, set by the first store in memory; None before
+        that, and if SQLite was built without ``serialize``."""
         session, user = self.tables[SESSION], self.tables[USER]
         read = [cell for f, cell in zip(fields_of(session.model), session.cells) if f.name not in KNOWN]
         theirs = ", ".join(f"u.{cell}" for cell in user.cells)
@@ -380,7 +389,7 @@ class Schema:
         self._fill_session, self._fill_user = session.fill, user.fill
 
     def found(self, row: Sequence[Any], session_token: str, digest: bytes) -> SessionAndUser[Any, Any]:
-        """The records that a row of ``session_and_user`` holds, given the token presented and its digest."""
+        """The records made of a row of ``session_and_user``, the token presented, and its digest."""
         read = self._read
         user = self._fill_user(*row[read:])
         session = self._fill_session(session_token, row[read], row[0], row[1], digest, *row[2:read])
@@ -390,8 +399,8 @@ class Schema:
     def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
         """What a file lacks, given the rows of ``INSPECT``.
 
-        Three lists: the statements that would add what is missing, the same in words, and what
-        cannot be mended by adding (a column of another type), in words.
+        Three lists: statements that add what is missing, the same in words, and what cannot be mended by
+        adding (a column of another type), in words. All are empty if nothing differs.
         """
         present = {(table, column): sql_type for table, column, sql_type in found}
         statements, missing, wrong = [], [], []
@@ -407,7 +416,9 @@ class Schema:
                     statements.append(table.add_column(column))
                     missing.append(f"column {name}.{column.name} ({column.definition})")
                 elif sql_type != column.sql_type:
-                    wrong.append(f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}")
+                    wrong.append(
+                        f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}"
+                    )
             for index, statement in table.indexes().items():
                 if (name, f"index {index}") not in present:
                     statements.append(statement)
@@ -422,10 +433,11 @@ INSPECT = (
 """Every table's columns with their types, and its indexes, in one query."""
 
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
-"""The columns that a table has in the file, in their order there, those that no model names included."""
+"""The columns that a table has in the file, in the file's order, including those that no model names."""
 
 DATA_VERSION = "PRAGMA data_version"
-"""A number that differs as soon as another connection has committed to the file."""
+"""A number that changes when another connection has committed to the file."""
+
 
 def in_words(finding: str) -> str:
     """A finding of ``PRAGMA integrity_check`` for people who do not know SQLite."""
@@ -436,11 +448,13 @@ def in_words(finding: str) -> str:
 
 
 FOREIGN_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name LIMIT 3"
+"""Some tables, to be named when the file turns out to be another application's."""
 
 MARK = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {USER_VERSION}")
+"""The statements that make a file ours."""
 
 
 @functools.lru_cache(maxsize=64)
 def schema_for(models: tuple[type[Record], ...]) -> Schema:
-    """The schema for these models, built once a process: a fresh store per test should cost little."""
+    """The schema for these models, built once per process: test suites open a fresh store for each test."""
     return Schema(models)

@@ -22,7 +22,7 @@ def _has(store: Any, name: str) -> bool:
 
 
 def _method_of(store: Any, name: str) -> Any:
-    """The store's method. TypeError if it has none of that name."""
+    """The store's method of that name. TypeError if there is none."""
     method = getattr(store, name, None)
     if not callable(method):
         raise TypeError(f"{store!r} has no {name}()")
@@ -30,7 +30,7 @@ def _method_of(store: Any, name: str) -> Any:
 
 
 def _of(role: str, method: Method) -> Method:
-    """``method``, passed on to the store in the attribute ``role``."""
+    """A method that calls ``method`` of the store in the attribute ``role``."""
     name = method.__name__
 
     @like(method)
@@ -41,7 +41,7 @@ def _of(role: str, method: Method) -> Method:
 
 
 def _if_there_is_a_user(method: Method) -> Method:
-    """``method``, passed on to the session store; a session whose user is gone counts as absent."""
+    """A method that calls ``method`` of the session store, and returns None if the session's user is gone."""
     name = method.__name__
 
     @like(method)
@@ -55,34 +55,34 @@ def _if_there_is_a_user(method: Method) -> Method:
 class SplitAdapter(Adapter):
     """Users, sessions and verification tokens in stores of their own: users in a file, sessions in memory.
 
-    A store needs the methods of its role only: a ``SessionStore`` of your own, on Redis say, works beside a SQLite
-    file. Accounts and authenticators are kept with the users. What cannot be done because a store lacks the method
-    is a TypeError that names the store: using authenticators, if the users' store has none; ``snapshot`` and
-    ``restore``, if any store cannot.
+    A store needs only the methods of its role: a ``SessionStore`` of your own, on Redis say, works beside a
+    SQLite file. Accounts and authenticators are stored with the users. A method that a store lacks
+    (authenticators' in the users' store, ``snapshot`` or ``restore`` in any) raises a TypeError that names
+    the store.
 
     Each method is as atomic as the store that answers it. What spans stores (``delete_user``,
-    ``transaction()``, ``restore()``) is a transaction in each, committed in turn: verification tokens',
-    sessions', users' last. An error inside rolls all of them back, but a crash (or a full disk) between
-    two commits keeps the first. So after an interrupted ``delete_user`` the user is still there, signed
-    out; after an interrupted sign-up nobody is there, and the link is used up. A session whose user is
-    gone counts as absent.
+    ``transaction()``, ``restore()``) is one transaction in each. They are committed one after the other:
+    verification tokens first, then sessions, then users. An error inside rolls all of them back, but after a
+    crash (or a full disk) between two commits the first one stays. So after an interrupted ``delete_user``
+    the user is still there, signed out; after an interrupted sign-up there is no user, and the link is used
+    up. A session whose user is gone counts as absent.
 
-    Several processes may share the users' file while each keeps sessions in its own memory: a user
-    deleted by one is signed out in all. But those sessions stay in memory until they expire, so never
-    give a deleted user's id to somebody else (ids that the store makes are never used twice).
+    Several processes may share the users' file while each keeps sessions in its own memory: a user whom one
+    process deletes is signed out in all. But the sessions stay in memory until they expire, so never give a
+    deleted user's id to another one (ids that the store makes are never used twice).
 
-    A session store that has users too, as all of this package's do, is given each session's user with the same id
-    and nothing else: it learns no address and no name. A store that has only sessions is given none, and the user
-    that its ``get_session_and_user`` returns is ignored.
+    A session store that has users too, as all of this package's do, is given a user with the same id for each
+    session's user, and nothing else: it learns no address and no name. A store that has only sessions is
+    given no user, and the user that its ``get_session_and_user`` returns is ignored.
     """
 
     def __init__(
         self, *, users: UserStore, sessions: SessionStore | None = None,
         verification: VerificationStore | None = None,
     ) -> None:
-        """``sessions`` and ``verification`` default to the store of ``users``. All are closed with this one.
+        """``sessions`` and ``verification`` default to the store of ``users``. ``close()`` closes them all.
 
-        TypeError names a store that lacks methods of its role, and the methods.
+        TypeError if a store lacks methods of its role; it names both.
         """
         self._users: Any = users
         self._sessions: Any = users if sessions is None else sessions
@@ -96,15 +96,19 @@ class SplitAdapter(Adapter):
             if missing := [name for name in sorted(protocol.__abstractmethods__) if not _has(store, name)]:
                 raise TypeError(f"{role}= takes a {protocol.__name__}; {store!r} has no {', '.join(missing)}")
         self._apart = self._sessions is not self._users
-        self._introduces = all(_has(self._sessions, name) for name in ("get_user", "create_user", "delete_user"))
+        self._introduces = all(
+            _has(self._sessions, name) for name in ("get_user", "create_user", "delete_user")
+        )
         self._stores = list({id(store): store for store, _ in roles.values()}.values())
-        self._answers_at_once = all(getattr(store, "_answers_at_once", False) is True for store in self._stores)
+        self._answers_at_once = all(
+            getattr(store, "_answers_at_once", False) is True for store in self._stores
+        )
         self._kind = (SplitAdapter, *(self._stores.index(store) for store, _ in roles.values()))
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
 
-    # -- users: one store answers, but deleting a user deletes from all
+    # -- users: one store answers, but a user is deleted from all stores
 
     create_user = by_name(_of("_users", UserStore.create_user))
     get_user = _of("_users", UserStore.get_user)
@@ -133,25 +137,26 @@ class SplitAdapter(Adapter):
     @by_name
     @like(SessionStore.create_session)
     def create_session(self, /, **fields: Any) -> Session:
-        if self._apart and isinstance(user_id := fields.get("user_id"), str):  # the store refuses anything else
+        if self._apart and isinstance(user_id := fields.get("user_id"), str):  # else: the store's TypeError
             self._introduce(user_id)
         return self._sessions.create_session(**fields)  # type: ignore[no-any-return]
 
     def _introduce(self, user_id: str) -> None:
-        """Make sure that the session store has the user if the users' store does, and only then.
+        """Make sure that the session store, if it has users, has this one exactly if the users' store does.
 
-        NotFoundError for an unknown user if the session store, having no users, would not raise it.
+        NotFoundError for an unknown user if the session store has no users, and so would not raise it itself.
         """
         if not self._introduces:
             if self._users.get_user(user_id) is None:
                 raise NotFoundError(f"there is no User {ascii(user_id[:60])}", model="User", key=user_id)
         elif self._differ(user_id):
-            # In a transaction, so that nobody deletes the user, or creates it, meanwhile.
+            # In a transaction, so that nobody creates or deletes the user meanwhile.
             with self._users.transaction() if _has(self._users, "transaction") else nullcontext():
                 if self._differ(user_id) and self._sessions.delete_user(user_id) is None:
                     self._sessions.create_user(id=user_id)
 
     def _differ(self, user_id: str) -> bool:
+        """Whether one of the users' and the session store has the user and the other has not."""
         return (self._users.get_user(user_id) is None) != (self._sessions.get_user(user_id) is None)
 
     def get_session_and_user(self, session_token: str) -> SessionAndUser[Session, User] | None:
@@ -202,13 +207,12 @@ class SplitAdapter(Adapter):
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        """A transaction in each store that has them; nests as savepoints.
+        """A transaction in each store that has ``transaction()``; inside another one, a savepoint in each.
 
-        What happens inside happens in all of these stores, or in none. A store without ``transaction()`` takes
-        no part: what was written to it stays, whatever happens to the others.
+        If the block raises, it is undone in all of these stores. What was written to any other store stays.
         """
         with ExitStack() as stack:
-            for store in self._with("transaction"):  # left, and committed, in the reverse order
+            for store in self._with("transaction"):  # committed in the reverse order
                 stack.enter_context(store.transaction())
             yield self
 

@@ -1,13 +1,11 @@
-"""Whose transaction it is: turns, the blocks that take them, and look-ups that must not wait for one.
+"""Turns, the transactions and savepoints ("blocks") that take them, and look-ups that must not wait for one.
 
-A transaction belongs to the context that opened it (a ``ContextVar``: a thread, an asyncio task, a greenlet), and to
-what is started inside it. Each open block is itself the place where those inside it take turns, one block or one
-look-up at a time, and the store is the place where whole transactions do. So there is one rule: whoever's innermost
-block it is may go on, everybody else waits.
+A transaction belongs to the context that opened it (a thread, an asyncio task or a greenlet, by a
+``ContextVar``), and to the contexts started inside it. Transactions take turns at the store. Inside a block,
+savepoints and look-ups take turns at that block, so a block whose savepoint is open waits for its end.
 
-What is open is never written down a second time: a block is open while it has the turn that it took.
+Which blocks are open is not recorded anywhere else: a block is open while it holds the turn that it took.
 """
-
 from __future__ import annotations
 
 import sys
@@ -24,21 +22,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RECHECK = 0.05
-"""Seconds after which somebody who waits for a turn looks again, told or not."""
+"""Seconds after which a thread that waits for a turn looks again, even if nobody has woken it."""
 
 
 # --- look-ups that must not wait --------------------------------------------------------------
 
 
 class WouldWait(Exception):
-    """A look-up that was asked for at once would have had to wait, or to read much. It never leaves the package."""
+    """A look-up called by ``at_once`` would have to wait, or to read much. It never leaves the package."""
 
 
 _hurry: ContextVar[bool] = ContextVar("tinyauthstore_hurry", default=False)
 
 
 def at_once(method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -> T:
-    """The answer of a look-up, for an event loop. WouldWait, and nothing was done, if it had to wait."""
+    """What a look-up returns, for an event loop. WouldWait, and nothing was done, if it would wait."""
     before = _hurry.set(True)
     try:
         return method(*arguments, **fields)
@@ -47,7 +45,7 @@ def at_once(method: Callable[P, T], /, *arguments: P.args, **fields: P.kwargs) -
 
 
 def about_to_wait() -> None:
-    """WouldWait, inside of ``at_once``."""
+    """To be called before waiting for anything: raises WouldWait inside ``at_once``, else does nothing."""
     if _hurry.get():
         raise WouldWait
 
@@ -56,15 +54,15 @@ def about_to_wait() -> None:
 
 
 class Turn:
-    """Something that is used by one at a time. Any thread may end the turn that another began.
+    """A lock. The oldest claim in ``claims`` holds it, and any thread may drop a claim that another made.
 
-    The first claim has the turn. A claim is made by one operation on a dict, and dropped by another, so that an
-    exception which a signal's handler raises between any two lines (Ctrl-C) leaves a whole claim or none. A
-    ``threading.Lock`` would stay locked for ever if one came just after it was acquired.
+    A claim is made by one operation on a dict and dropped by another, so an exception that a signal's handler
+    raises between any two lines (Ctrl-C) leaves a whole claim or none. A ``threading.Lock`` would stay locked
+    for ever if the exception came just after it was acquired.
 
-    A claim is a block, or for a single look-up the number of its thread (``threading.get_ident()``). Whoever claims
-    drops the claim in a ``finally`` of its own: ``turn.claims.pop(me, None)``, then ``turn.wake()`` if somebody is
-    ``waiting``.
+    A claim is a block or, for a single look-up, the number of its thread (``threading.get_ident()``). The
+    code that makes a claim drops it in a ``finally``: ``turn.claims.pop(me, None)``, then ``turn.wake()`` if
+    ``turn.waiting``.
     """
 
     __slots__ = ("claims", "waiting", "_freed")
@@ -72,32 +70,32 @@ class Turn:
     def __init__(self) -> None:
         self.claims: dict[Any, None] = {}
         self.waiting = 0
-        self._freed: SimpleQueue[None] | None = None  # until somebody waits
+        self._freed: SimpleQueue[None] | None = None  # made when a thread first waits
 
     @property
     def holder(self) -> Any:
-        """Whose turn it is; None if it is nobody's."""
+        """The claim that holds the turn; None if there is none."""
         for claim in [*self.claims]:
             return claim
         return None
 
     def claim(self, me: object) -> bool:
-        """Whether it is my turn from now on."""
+        """Whether ``me`` holds the turn from now on. If not, no claim is left behind."""
         claims = self.claims
         claims[me] = None
         if [*claims][0] == me:
             return True
-        if [*claims][0] == threading.get_ident():  # a look-up of this thread was interrupted in dropping its claim
+        if [*claims][0] == threading.get_ident():  # Ctrl-C kept a look-up of this thread from dropping it
             claims.pop(threading.get_ident(), None)
             if [*claims][0] == me:
                 return True
         claims.pop(me, None)
-        if not claims:  # the holder has gone meanwhile, and whoever came second saw me before them
+        if not claims:  # the holder has gone meanwhile, and a later claim may have given way to this one
             self.wake()
         return False
 
     def wait(self, seconds: float) -> None:
-        """Wait until the turn is perhaps free."""
+        """Wait until woken, for ``seconds`` or ``RECHECK`` at most. The turn need not be free then."""
         freed = self._freed = self._freed or SimpleQueue()
         try:
             self.waiting += 1
@@ -108,12 +106,12 @@ class Turn:
             self.waiting -= 1
 
     def wake(self) -> None:
-        """Tell one of those who wait that the turn is free."""
+        """Wake one of the threads that wait."""
         if self._freed is not None and self._freed.empty():
             self._freed.put(None)
 
     def start_over(self) -> None:
-        """In a forked child: of the claims, only that of a block which its one thread is in is left."""
+        """In a forked child, drop every claim except that of a block which the forking context was inside."""
         holder, self.waiting, self._freed = self.holder, 0, None
         for claim in [*self.claims]:
             if not (claim is holder and isinstance(claim, Block) and innermost(claim.store) is not None):
@@ -124,12 +122,11 @@ class Turn:
 
 
 class Owner(Protocol):
-    """What a store does at the beginning and the end of its blocks. ``depth`` is 0 for the outermost."""
+    """What a block needs of its store; ``BaseAdapter`` explains each method."""
 
     _turn: Turn
 
-    def _take(self, turn: Turn, me: object) -> float:
-        """Claim a turn, waiting as long as the store may; the seconds that are left of that. BusyError."""
+    def _take(self, turn: Turn, me: object) -> float: ...
 
     def _require_open(self) -> None: ...
 
@@ -144,42 +141,45 @@ _innermost: ContextVar[Block | None] = ContextVar("tinyauthstore_block", default
 
 
 class Block(Turn):
-    """A transaction, or a savepoint in one, and the turn of what happens inside it."""
+    """A transaction, or a savepoint in one; and the turn taken by savepoints and look-ups inside it."""
 
     __slots__ = ("store", "outer", "depth", "thread", "_place", "_around", "_dropped")
 
     def __init__(self, store: Owner, manager: Transaction[Any]) -> None:
-        """``manager`` ends it; at the latest when that is gone, for an exception may come before its ``__exit__``."""
-        self.claims, self.waiting, self._freed = {}, 0, None  # as Turn does, for a third of the time
+        """The block ends when ``manager`` is garbage, at the latest: Ctrl-C may prevent its ``__exit__``."""
+        self.claims, self.waiting, self._freed = {}, 0, None  # super().__init__() takes three times as long
         self.store: Owner | None = store
         self.outer = outer = innermost(store)
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.thread = threading.get_ident()
         self._place = store._turn if outer is None else outer
         self._around = _innermost.get()
-        # Not by a __del__, which would run at the end of each block: Ctrl-C that comes in one is lost.
+        # Not a __del__, which would run at the end of every block: a Ctrl-C that comes inside one is lost.
         self._dropped: object = weakref.ref(manager, self._end_without_manager)
 
     @property
     def is_here(self) -> bool:
-        """Whether it was begun in this thread."""
+        """Whether the block was begun in this thread."""
         return self.thread == threading.get_ident()
 
     @property
     def open(self) -> bool:
+        """Whether the block, and every one around it, has begun and not ended."""
         claims = [*self._place.claims]
         return claims != [] and claims[0] is self and (self.outer is None or self.outer.open)
 
     def begin(self) -> None:
+        """BusyError, ClosedError, StorageError. If anything is raised, ``end_in_any_case``."""
         store = self.store
         assert store is not None
-        about_to_wait()  # for a disk, if not for a turn
+        about_to_wait()  # even a turn that is free is followed by writing to a disk
         patience = store._take(self._place, self)
         store._require_open()
         store._begin(self.depth, patience)
         _innermost.set(self)
 
     def commit(self) -> None:
+        """RuntimeError if a block around this one has ended. If anything is raised, ``end_in_any_case``."""
         store = self.store
         if store is not None:
             store._require_open()
@@ -189,13 +189,13 @@ class Block(Turn):
         self._let_others_go_on()
 
     def end(self) -> None:
-        """Undo what was not committed, and let others go on. If it is interrupted, call it again."""
+        """Undo what was not committed, and drop the claim. If this is interrupted, call it again."""
         if self.store is not None and self.open:
             self.store._rollback(self.depth)
         self._let_others_go_on()
 
     def end_in_any_case(self) -> None:
-        """``end``, and let others go on even if nothing can be undone."""
+        """``end``, and drop the claim even if undoing raises."""
         try:
             self.end()
         finally:
@@ -212,11 +212,11 @@ class Block(Turn):
             if _innermost.get() is self:
                 _innermost.set(self._around)
             self._dropped = None
-            self.store = None  # a context that was left from elsewhere may keep this block for long
+            self.store = None  # contexts that were copied inside the block may keep it in memory for long
 
 
 def innermost(store: Owner | None) -> Block | None:
-    """The innermost open block of that store in this context, or None."""
+    """The innermost open block of that store that this context is inside, or None."""
     block = _innermost.get()
     while block is not None and not (block.store is store and block.open):
         block = block._around
@@ -224,7 +224,7 @@ def innermost(store: Owner | None) -> Block | None:
 
 
 def tasks_share_this_thread() -> bool:
-    """Whether an event loop or greenlets run here: whoever waits keeps the other tasks from going on."""
+    """Whether an event loop or a greenlet runs in this thread, so that waiting would stop other tasks."""
     asyncio, greenlet = sys.modules.get("asyncio"), sys.modules.get("greenlet")
     if asyncio is not None:
         with suppress(RuntimeError):
@@ -236,7 +236,7 @@ StoreT = TypeVar("StoreT", bound=Any)
 
 
 class Transaction(Generic[StoreT]):
-    """What ``transaction()`` returns. Dropped without having been left, it rolls back."""
+    """What ``transaction()`` returns. It rolls back if it becomes garbage before it was left."""
 
     __slots__ = ("_store", "_block", "__weakref__")
 
@@ -266,5 +266,5 @@ class Transaction(Generic[StoreT]):
             else:
                 block.end()
         except BaseException:
-            block.end_in_any_case()  # a commit that failed, or Ctrl-C before it was done
+            block.end_in_any_case()  # the commit failed, or Ctrl-C came before it was done
             raise
