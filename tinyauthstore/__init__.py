@@ -9,7 +9,7 @@ Auth.js's adapter contract for Python, on the standard library alone::
         session = store.create_session(user_id=ada.id)
         found = store.get_session_and_user(session.session_token)
 
-``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` keep it.
+``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` implement it.
 """
 
 from typing import TYPE_CHECKING
@@ -79,9 +79,8 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    # The names come when the first of them is asked for (PEP 562). pytest loads ``pytest_plugin`` in every
-    # suite of an environment in which this package is installed, and with it this module: those that never
-    # use a store shall not wait for one.
+    # The names are imported when the first of them is used (PEP 562). Wherever this package is installed,
+    # pytest loads ``pytest_plugin``, and with it this module; suites that use no store must not wait for it.
 
     def __getattr__(name: str) -> object:
         if name not in __all__:

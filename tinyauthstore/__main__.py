@@ -1,4 +1,4 @@
-"""``python -m tinyauthstore``."""
+"""``python -m tinyauthstore`` runs the command line."""
 
 import sys
 

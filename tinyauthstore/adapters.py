@@ -1,7 +1,7 @@
-"""The stores that keep the contract: ``SQLiteAdapter``, ``MemoryAdapter``, ``ShelveAdapter``; and ``connect``.
+"""The adapters, ``SQLiteAdapter``, ``MemoryAdapter`` and ``ShelveAdapter``; and ``connect``.
 
-``BaseAdapter`` has the rules that they share. Each of them says how records are stored, in the verbs that it asks
-for; ``ShelveAdapter`` is a ``MemoryAdapter`` that journals what it commits.
+``BaseAdapter`` has the rules that they share. Each adapter implements the storage methods that it asks for;
+``ShelveAdapter`` is a ``MemoryAdapter`` that writes every transaction to a journal.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .contract import Adapter
 from .errors import BusyError, LockedError, StorageError
 from .kept import Watch
 from .models import (
-    ACCOUNT, ENTITIES, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity, Record,
-    SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
+    ACCOUNT, ENTITIES, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
+    Record, SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
 )
 from .rows import Rows
 from .schema import (
-    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION, in_words,
-    schema_for, to_microseconds,
+    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION,
+    in_words, schema_for, to_microseconds,
 )
 from .transactions import Turn, about_to_wait, innermost
 
 try:
     import sqlite3
-except ImportError:  # a Python built without it: everything but SQLiteAdapter works
+except ImportError:  # this Python was built without it; everything but SQLiteAdapter still works
     sqlite3 = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """A store in one SQLite file, or in memory for ``":memory:"``.
 
-    Safe for any number of threads and processes. One connection, guarded by a lock; while that is
-    busy, other threads read a file through a second connection, so no look-up waits for a write.
+    Safe for any number of threads and processes. One connection, guarded by a lock, does the work; while it
+    is busy, other threads read a file through a second connection, so no look-up waits for a write.
     """
 
     _answers_at_once = True
@@ -69,14 +69,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         durability: Literal["full", "normal"] = "full",
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open ``path``, creating the file (mode 0600) unless it exists. ``BaseAdapter`` explains the other options.
+        """Open ``path``, creating the file (mode 0600) unless it exists.
 
-        ``synchronize``: create tables and add a custom model's columns where they are missing; False
-        only verifies. ``durability``: ``"full"``, what was acknowledged survives a power cut;
-        ``"normal"``, it survives the process but the last moments may not survive a power cut.
+        ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
+        only verifies. ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
+        ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
+        explains the other options.
 
-        StorageError if the file is no store of ours, damaged, newer, out of reach, or (without
-        ``synchronize``) lacks something; the file is left as it was.
+        StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
+        be opened, does not fit the models, or (without ``synchronize``) lacks a table or column; the file is
+        left as it was.
         """
         super().__init__(**options)
         if sqlite3 is None or sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -97,8 +99,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._reader_turn = Turn()
-        self._watch: Watch | None = None  # None for a store in memory, and while there is no connection
-        self._unsure = ""  # why nothing may be written until the file is opened again
+        self._watch: Watch | None = None  # None in memory, and while there is no connection
+        self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
                 self._reach_file(create=synchronize)
@@ -114,11 +116,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     # -- opening
 
     def _reach_file(self, *, create: bool) -> None:
-        """Make sure that there is a file which SQLite can use, without opening one that exists:
-        closing any descriptor of a database drops the locks of this process's other connections."""
+        """Make sure that there is a file which SQLite can use. StorageError if there is none.
+
+        An existing file is not opened: closing any descriptor of a database file drops the POSIX locks that
+        this process's other connections hold on it.
+        """
         try:
             if create:
-                # 0600 before SQLite sees it: -wal and -shm inherit the mode, chmod later would be late.
+                # 0600 before SQLite sees it: -wal and -shm inherit the mode, so a later chmod is too late.
                 try:
                     os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
                 except FileExistsError:
@@ -128,8 +133,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 raise self._trouble("is not a file; give the path of a file, which may be new")
             if (found.st_dev, found.st_ino) in _inherited:
                 raise self._trouble(
-                    "cannot be opened in this process, which was forked while a transaction was open in its parent and"
-                    " inherited SQLite's locks with it; start a fresh process instead (multiprocessing: \"spawn\")"
+                    "cannot be opened in this process, which was forked while a transaction was open in its"
+                    " parent and inherited SQLite's locks with it; start a fresh process instead"
+                    ' (multiprocessing: "spawn")'
                 )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -137,16 +143,22 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 folder = os.path.dirname(self._path)
                 reason = f"the directory {folder} does not exist; create it first"
                 if os.path.isdir(folder):
-                    reason = "no file can be made there" if create else "it does not exist; synchronize=True would create it"
+                    reason = (
+                        "no file can be made there"
+                        if create
+                        else "it does not exist; synchronize=True would create it"
+                    )
             raise self._trouble(f"cannot be opened: {reason}") from error
-        if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(self._path), os.W_OK):
+        if not (
+            os.access(self._path, os.R_OK | os.W_OK) and os.access(os.path.dirname(self._path), os.W_OK)
+        ):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
                 self._path,
-                timeout=0,  # the waiting is done in _run
+                timeout=0,  # _run does the waiting
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -169,12 +181,12 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return connection
 
     def _open_connection(self, prepare: Callable[[], object] = lambda: None) -> None:
-        """Make the first connection, and from then on be able to tell whether another one has committed."""
+        """Make the first connection, and watch from then on whether any other connection commits."""
         file = self._file()
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
-            # If the path means another file by now, what lies beside it is not surely our connection's.
+            # If the path names another file by now, the -shm beside it may not belong to our connection.
             shm = f"{os.path.realpath(self._path)}-shm" if file is not None and file == self._file() else None
             self._watch = Watch(self._data_version, shm, self._kept.doubt)
 
@@ -183,7 +195,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return version
 
     def _file(self) -> tuple[int, int] | None:
-        """What the path means just now: a device and an inode. None if it means nothing."""
+        """The device and inode of the file that the path names now. None if there is none."""
         try:
             found = os.stat(self._path)
         except OSError:
@@ -191,11 +203,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return found.st_dev, found.st_ino
 
     def _prepare(self, synchronize: bool) -> None:
-        """Check whose file this is before touching it, then see that the tables are there."""
-        if self._in_memory:  # new and ours alone: nothing to look at
+        """Check whose file this is before touching it, then verify or create the tables."""
+        if self._in_memory:  # new and ours alone: nothing to check
             self._make_tables()
             return
-        self._run("BEGIN")  # one look: another process may be making the file right now
+        self._run("BEGIN")  # one snapshot: another process may be creating the tables right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
@@ -209,8 +221,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             )
         if user_version > USER_VERSION:
             raise self._trouble(
-                f"was written by a newer tinyauthstore (schema {user_version}, this one knows {USER_VERSION});"
-                " upgrade the package"
+                f"was written by a newer tinyauthstore (schema {user_version}, this one knows"
+                f" {USER_VERSION}); upgrade the package"
             )
         _, missing, wrong = self._schema.differences(found)
         if wrong:
@@ -222,31 +234,34 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._run("PRAGMA journal_mode = WAL")
         if missing:
             self._run("BEGIN IMMEDIATE")
-            # Somebody else may have been faster: what is missing counts under the lock only.
+            # Another process may have been faster: only under the lock is it certain what is missing.
             for statement in (*self._schema.differences(self._run(INSPECT))[0], *MARK, "COMMIT"):
                 self._run(statement)
 
     def _make_tables(self) -> None:
-        """Make the tables of a new store in memory: the first for its models by DDL, the others as copies of its
-        pages. That takes a third of the time, which every test with such a store would wait for."""
+        """Make the tables of a new store in memory.
+
+        The first store with given models executes the DDL; later ones copy its pages, in a third of the
+        time, which matters to a suite that opens a store for each test.
+        """
         connection: Any = self._connection
         schema = self._schema
         if schema.pages is None:
             for statement in ("BEGIN", *schema.create, "COMMIT"):
                 self._run(statement)
-            if hasattr(connection, "serialize"):  # SQLite may be built without
+            if hasattr(connection, "serialize"):  # SQLite may be built without it
                 schema.pages = connection.serialize()
             return
         try:
-            # By way of another: a database that was itself deserialized takes a fifth longer to write, and ends
-            # at 1 GiB.
+            # Not deserialized into our own connection: writing to a deserialized database takes a fifth
+            # longer, and it cannot grow beyond 1 GiB.
             with closing(sqlite3.connect(":memory:")) as first:
                 first.deserialize(schema.pages)
                 first.backup(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
-    # -- the one door to SQLite
+    # -- executing SQL
 
     def _run(
         self,
@@ -255,11 +270,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         connection: sqlite3.Connection | None = None,
         patience: float | None = None,
     ) -> list[Any]:
-        """All rows of a statement, on the first connection if no other is named. Its turn must be the caller's.
+        """All rows of a statement, on the first connection by default. The caller must hold its turn.
 
-        Waits while another process writes, for ``patience`` seconds (None: ``timeout``). Translates every error.
-        SQLite's own waiting is unfair under load (a writer was measured to starve for seconds): short random
-        sleeps are not.
+        BusyError after waiting ``patience`` seconds (None: ``timeout``) for another process that writes;
+        StorageError for any other error of SQLite's. The waiting is not left to SQLite, whose busy handler is
+        unfair under load (a writer was measured to starve for seconds); short random sleeps are fair.
         """
         used = connection or self._connection or self._reconnected()
         deadline = None
@@ -277,7 +292,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     raise self._translated(error) from error
             about_to_wait()
             time.sleep(random.uniform(0, 0.002))
-        # Raised here, outside of ``except``: SQLite's message quotes the text, which may be a token.
+        # Raised outside ``except``: SQLite's message, kept in __context__, quotes the text, maybe a token.
         raise self._trouble("is damaged (it holds text that is not UTF-8); restore a backup")
 
     def _rows(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
@@ -290,22 +305,24 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 rows += cursor.fetchall()
             return rows
         finally:
-            cursor = None  # kept by the frames of an exception, it would show the connection the past for as long
+            # The frames of an exception would keep the cursor alive, and as long as it is open, the
+            # connection goes on reading an old snapshot.
+            cursor = None
 
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
-        """The first row of a query on the first connection, or None: ``_run`` without what it costs."""
+        """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
         try:
             return (self._connection or self._reconnected()).execute(sql, parameters).fetchone()
         except sqlite3.Error:
-            pass  # run again below, outside, so that no __context__ holds a value
+            pass  # run again below, outside ``except``, so that no __context__ holds a value
         return next(iter(self._run(sql, parameters)), None)
 
     def _translated(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_BUSY:
             return BusyError(
-                f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was changed."
-                " Keep its transactions short, or give a longer timeout=",
+                f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
+                " changed. Keep its transactions short, or give a longer timeout=",
                 path=self._path,
             )
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -318,14 +335,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return StorageError(f"{self._path} {what}", path=self._path)
 
     def _reconnected(self) -> sqlite3.Connection:
-        """The first connection, made anew: it was closed before a fork(). ClosedError."""
+        """The first connection, opened again after fork() had closed it. ClosedError if the store is."""
         self._require_open()
         self._open_connection()
         assert self._connection is not None
         return self._connection
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """Rows of a query: inside a transaction as it sees them; beside one, by the second connection."""
+        """The rows of a query.
+
+        Inside a transaction, they are as it sees them. While another thread uses the first connection to a
+        file, they are read through the second one.
+        """
         me, turn = get_ident(), self._turn
         try:
             if turn.claim(me):
@@ -365,7 +386,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         table = self._schema.tables[entity]
         parts = len(table.key)
         with self._one_view() as connection:
-            for row in self._run_through(connection, table.select_all):
+            for row in self._stream(connection, table.select_all):
                 yield row[:parts], self._decoded(table.record, row[parts:], entity)
 
     def _get_owner(self, account: Key) -> UserT | None:
@@ -373,11 +394,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return self._decoded(self._schema.tables[USER].record, rows[0], USER) if rows else None
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        # The hot path of every application: no generality that costs, each line measured.
+        # Every request of an application comes here: each line was measured, and nothing is factored out.
         kept, watch = self._kept, self._watch
         place = kept.places.get(session_token)
         if place is not None and (watch.quiet() if watch is not None else self._in_memory):
-            # In this order: had somebody committed before it was quiet, what is kept would be doubted by now.
+            # In this order: a commit from before the watch was quiet has already cast doubt on the cache.
             found = kept.served(place)
             if found is not None:
                 return found
@@ -386,13 +407,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         try:
             turn.claims[me] = None
             if [*turn.claims][0] != me and not turn.claim(me):
-                rows = self._read(self._schema.session_and_user, (digest,))  # nothing of it is kept
+                rows = self._read(self._schema.session_and_user, (digest,))  # not kept
                 return self._found(rows[0], session_token, digest) if rows else None
-            if place is not None and watch is not None and kept.served(place) is not None and watch.unchanged():
+            if (
+                place is not None
+                and watch is not None
+                and kept.served(place) is not None
+                and watch.unchanged()
+            ):
                 found = kept.served(place)
                 if found is not None:
                     return found
-            # Had another connection committed since this was asked, the next look-up would see that.
+            # If another connection has committed since ``unchanged`` was asked, the next look-up notices.
             row = self._row(self._schema.session_and_user, (digest,))
             if row is None:
                 kept.evict((digest,))
@@ -423,8 +449,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         raise self._not_ours(entity.plural, what)
 
     def _not_ours(self, where: str, what: str) -> StorageError:
-        """The error for a row that cannot be decoded. Raised outside of ``except``: no __context__ may hold
-        the value, which may be a token."""
+        """The error for a row that cannot be decoded.
+
+        To be raised outside ``except``: no __context__ may hold the value, which may be a token.
+        """
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     # -- writes
@@ -459,7 +487,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return len(gone)
 
     def _forget(self, entity: Entity, key: Key) -> None:
-        """Serve nothing that was kept of a record which is being written to."""
+        """Serve nothing from memory that a write to this record makes stale."""
         if entity is SESSION:
             self._kept.evict(key)
         elif entity is USER:
@@ -472,19 +500,19 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._require_whole()
             self._run(f"SAVEPOINT s{depth}")
             return
-        if self._unsure:
-            raise self._trouble(self._unsure)
+        if self._refusal:
+            raise self._trouble(self._refusal)
         if self._connection is not None and self._connection.in_transaction:
-            self._run("ROLLBACK")  # of somebody who was interrupted twice, the second time in undoing it
+            self._run("ROLLBACK")  # of a transaction that was interrupted, and whose rollback was too
         self._run("BEGIN IMMEDIATE", patience=patience)
 
     def _require_whole(self) -> None:
-        """StorageError if SQLite has undone the transaction by itself, as it does when a disk is full or fails."""
+        """StorageError if SQLite has rolled the transaction back by itself: the disk is full, or fails."""
         self._require_open()
         if self._connection is None or not self._connection.in_transaction:
             raise self._trouble(
-                "has undone all of this transaction, because a write failed inside it (is the disk full?); nothing"
-                " in it can succeed any more: leave it, and begin another"
+                "has undone all of this transaction, because a write failed inside it (is the disk full?);"
+                " nothing in it can succeed any more: leave it, and begin another"
             )
 
     def _commit(self, depth: int) -> None:
@@ -496,16 +524,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._run("COMMIT")
         except StorageError as error:
             if getattr(error.__cause__, "sqlite_errorcode", 0) in SYNC_FAILED:
-                self._unsure = (
+                self._refusal = (
                     "could not be synced to the disk, so it is unknown whether the last transaction survives:"
                     " nothing more can be written until the store is opened again"
                 )
-                raise self._trouble(self._unsure) from error.__cause__
+                raise self._trouble(self._refusal) from error.__cause__
             raise
 
     def _rollback(self, depth: int) -> None:
         if self._connection is None or not self._connection.in_transaction:
-            return  # closed inside the transaction, or undone by SQLite itself
+            return  # the store was closed inside the transaction, or SQLite itself has rolled it back
         if depth == 0:
             self._run("ROLLBACK")
             return
@@ -513,7 +541,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._run(f"ROLLBACK TO s{depth}")
             self._run(f"RELEASE s{depth}")
         except StorageError as error:
-            if "no such savepoint" not in str(error.__cause__):  # it was released before it was interrupted
+            if "no such savepoint" not in str(error.__cause__):  # already released when Ctrl-C struck
                 raise
 
     def _dump(self) -> Any:
@@ -530,7 +558,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         for entity, table in self._schema.tables.items():
             columns, rows = state[entity.plural]
             here = {name for (name,) in self._run(COLUMNS, (entity.plural,))}
-            shared = [i for i, name in enumerate(columns) if name in here]  # others are no model's, in both stores
+            shared = [i for i, name in enumerate(columns) if name in here]  # no model has any other column
             load = table.load([columns[i] for i in shared])
             for row in rows:
                 self._run(load, [row[i] for i in shared])
@@ -539,7 +567,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     @contextmanager
     def _one_view(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one state of the store for as long as the block lasts, and keeps nobody waiting."""
+        """A connection on which the whole block reads one state of the store.
+
+        Reading a file outside a transaction keeps nobody waiting; in memory or inside one, others wait.
+        """
         if self._in_memory or innermost(self) is not None:
             me, turn = get_ident(), innermost(self) or self._turn
             try:
@@ -555,8 +586,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._run("BEGIN", connection=connection)
             yield connection
 
-    def _run_through(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """The rows of a query, some at a time, so that any number takes the same memory."""
+    def _stream(
+        self, connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()
+    ) -> Iterator[Any]:
+        """The rows of a query, one at a time, so that any number of them takes the same memory."""
         try:
             yield from connection.execute(sql, parameters)
             return
@@ -569,19 +602,21 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _check_storage(self) -> list[str]:
         with self._one_view() as connection:
-            found = [in_words(text) for (text,) in self._run("PRAGMA integrity_check", (), connection) if text != "ok"]
+            answers = self._run("PRAGMA integrity_check", (), connection)
+            found = [in_words(text) for (text,) in answers if text != "ok"]
             for entity, table in self._schema.tables.items():
                 try:
-                    for row in self._run_through(connection, table.suspects):
+                    for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
-                    for row in self._run_through(connection, table.orphans) if table.orphans else ():
-                        found.append(self._orphaned(entity, self._decoded(table.record, row[len(table.key) + 1 :], entity)))
+                    for row in self._stream(connection, table.orphans) if table.orphans else ():
+                        record = self._decoded(table.record, row[len(table.key) + 1 :], entity)
+                        found.append(self._orphaned(entity, record))
                 except StorageError as error:
                     found.append(str(error))
             return found
 
     def _check_row(self, entity: Entity, row: Sequence[Any]) -> Iterator[str]:
-        """What is wrong with a row of ``suspects``."""
+        """What is wrong with a row that ``suspects`` selected."""
         table = self._schema.tables[entity]
         *key, group = row[: len(table.key) + 1]
         try:
@@ -597,7 +632,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             yield f"{self._named(entity, record)}: {brief(group)} is not its {table.group}"
 
     def _check_records(self, entity: Entity) -> Iterator[str]:
-        return iter(())  # all of that has been done by SQLite
+        return iter(())  # _check_storage has checked them already
 
     # -- fork()
 
@@ -625,7 +660,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-        self._kept.clear()  # another connection's data_version is no measure for it
+        self._kept.clear()  # data_version cannot be compared between connections
         for connection in (self._reader, self._connection):
             if connection is not None:
                 connection.close()
@@ -643,30 +678,30 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
 
 NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
-"""What decoding a row raises that this package did not write."""
+"""What decoding raises for a row that this package did not write."""
 
 SYNC_FAILED = (1034, 1290)  # SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC
-"""SQLite's errors after which nobody knows what is on the disk."""
+"""SQLite's error codes after which it is unknown what is on the disk."""
 
 _never_closed: list[Any] = []
 
 _inherited: set[tuple[int, int]] = set()
-"""Files, by device and inode, of which this process has inherited connections that it may neither use nor close."""
+"""The device and inode of every file to which this process inherited connections that it must not touch."""
 
 
 def _never_close(connections: Any) -> None:
-    """Keep a parent's connections from being closed in the child, its end included.
+    """Keep a parent's connections from ever being closed in the child, even when the child exits.
 
-    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using:
-    its transaction was measured to be destroyed. One reference too many outlives even the clearing
-    of modules at exit; nothing but the C API gives it.
+    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using, which was
+    measured to destroy the parent's transaction. A reference too many survives even the clearing of modules
+    at exit; only the C API can add one.
     """
     _never_closed.append(connections)
     try:
-        import ctypes  # here: many Pythons lack it, and few processes come this way
+        import ctypes  # here, because some Pythons lack it, and few processes need it
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
-    except (ImportError, AttributeError):  # a Python without ctypes: safe until its very end
+    except (ImportError, AttributeError):  # without ctypes, safe until modules are cleared at exit
         pass
 
 
@@ -682,12 +717,12 @@ class _Records:
         self.entity = entity
         self.by_key: dict[Key, Any] = {}
         self.groups: dict[str, dict[Key, None]] = {}
-        # A heap of (expires, key). An entry whose record has changed since is passed over when it is
-        # due; removing it earlier would cost a search.
+        # A heap of (expires, key). An entry that no longer matches its record is skipped when it comes due;
+        # removing it earlier would take a search.
         self.due: list[tuple[datetime, Key]] | None = [] if entity in (SESSION, VERIFICATION_TOKEN) else None
 
     def fill(self, records: dict[Key, Any]) -> None:
-        """Take over all the records, where there were none."""
+        """Adopt these records, where there were none; ``records`` itself becomes ``by_key``."""
         self.by_key = records
         for key, record in records.items():
             if (group := self.entity.group_of(record)) is not None:
@@ -700,7 +735,7 @@ class _Records:
             heapify(self.due)
 
     def set(self, key: Key, record: Any) -> None:
-        """Put the record there, or nothing if it is None; also where an earlier change was interrupted."""
+        """Put the record under ``key``; None removes it. Also works after an interrupted change."""
         old = self.by_key.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
             members = self.groups.get(group, {})
@@ -720,7 +755,8 @@ class _Records:
 class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """A store in this process's memory: the same answers, nothing on disk.
 
-    Plain dictionaries of immutable records, with an undo log for transactions. Tokens are kept as digests here too.
+    Plain dictionaries of immutable records, with an undo log for transactions. Tokens are stored as digests
+    here, too.
     """
 
     _in_memory = True
@@ -730,12 +766,12 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def __init__(
         self, **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]]
     ) -> None:
-        """A fresh, empty store. ``BaseAdapter`` explains the options."""
+        """A new, empty store. ``BaseAdapter`` explains the options."""
         super().__init__(**options)
         self._records = {entity: _Records(entity) for entity in ENTITIES}
         self._undo: list[tuple[Entity, Key, Any]] = []
         self._marks: list[int] = []  # how long the undo log was when each open block began
-        self._begun = 0  # transactions so far: between two looks at the same number, nothing was changed
+        self._begun = 0  # transactions so far; a reader compares it, to notice one that began meanwhile
         self._opened()
 
     def __repr__(self) -> str:
@@ -747,7 +783,8 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         begun, by_key = self._begun, self._records[entity].by_key
         record = by_key.get(key)
         if (self._turn.claims or begun != self._begun) and innermost(self) is None:
-            record = self._in_turn(lambda: by_key.get(key))  # a transaction of somebody else's may be rolled back
+            # Another thread's transaction may have changed the record, and may yet be rolled back.
+            record = self._in_turn(lambda: by_key.get(key))
         return None if record is None else fresh(record)
 
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
@@ -779,13 +816,14 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._require_open()
             session: Any = self._records[SESSION].by_key.get(key)
             user: Any = None if session is None else self._records[USER].by_key.get((session.user_id,))
-            if user is None:  # or it is nobody's, in a shelf that somebody mended by hand
+            if user is None:  # no session; or one without its user, in a shelf that was repaired by hand
                 kept.evict(key)
                 return None
             if place is not None and place.found is not None and place.row == (session, user):
                 found = place.found
             else:
-                found = SessionAndUser(fresh(dataclasses.replace(session, session_token=session_token)), fresh(user))
+                with_token = dataclasses.replace(session, session_token=session_token)
+                found = SessionAndUser(fresh(with_token), fresh(user))
             if turn is self._turn:  # what is read inside a transaction may be rolled back
                 kept.keep(session_token, key, found, (session, user))
             return found
@@ -842,7 +880,7 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._kept.evict(key)
         elif entity is USER and old is not None:
             self._kept.doubt()
-        # In this order: Ctrl-C may strike in between, as it may after _commit, and a rollback follows.
+        # Logged first: if Ctrl-C strikes between the two lines, the rollback still undoes the change.
         self._undo.append((entity, key, old))
         self._records[entity].set(key, new)
 
@@ -869,8 +907,8 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return {entity.plural: dict(records.by_key) for entity, records in self._records.items()}
 
     def _load(self, state: Any) -> None:
-        # Only what differs: a record is never changed in place, so where the same object lies, nothing
-        # happened. A test that touched three of a thousand records pays for three.
+        # Only what differs: a record is never changed in place, so the same object means that nothing
+        # changed. A test that touched three of a thousand records pays for three.
         for entity, records in self._records.items():
             wanted, by_key = state[entity.plural], records.by_key
             for key in [key for key, record in by_key.items() if wanted.get(key) is not record]:
@@ -888,7 +926,7 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             yield from self._check_record(entity, record)
             if entity.group == "user_id" and (record.user_id,) not in users:
                 yield self._orphaned(entity, record)
-            with suppress(TypeError, AttributeError):  # of a value that is no text, and was just named
+            with suppress(TypeError, AttributeError):  # a value of the wrong type, reported already
                 if (group := entity.group_of(record)) is not None:
                     groups.setdefault(group, set()).add(key)
         for group, keys in groups.items():
@@ -905,19 +943,19 @@ class _Unlisted(Entity):
 
 
 _LEFTOVERS = _Unlisted("leftovers", "leftovers", Record, ("entity", "key"), "")
-"""Filed like records, but not handed out: a row's fields that no field of its model names, for the model that
-wrote them."""
+"""Fields of a row that its present model does not have: stored like records, but never handed out; they are
+kept for the model that wrote them."""
 
 
 class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """A store in a directory of its own, by the standard library's ``shelve``; it needs no SQLite.
 
-    All of it is in memory, so look-ups cost what they cost there, and opening it reads it all. Every
-    transaction is appended to a journal before it is acknowledged; now and then, and by ``close()``,
-    the whole state is written to a new shelf. ``journal.py`` tells how that lies on the disk.
+    The whole store is in memory: a look-up costs what it costs a ``MemoryAdapter``, and opening reads
+    everything. Every transaction is appended to a journal before it is acknowledged; now and then, and by
+    ``close()``, the whole state is written to a new shelf. ``journal.py`` documents the files.
 
-    One process at a time, any number of threads. Reading it beside the process that has it open is not
-    offered, and a forked child is refused: for several processes, there is ``SQLiteAdapter``.
+    Any number of threads may use it, but one process at a time: a second process may not even read it, and
+    a forked child is refused. Several processes can share a ``SQLiteAdapter``.
     """
 
     @naming_options
@@ -929,23 +967,25 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open the directory ``path``, creating it (mode 0700) unless it exists. ``BaseAdapter`` explains the other options.
+        """Open the directory ``path``, creating it (mode 0700) unless it exists.
 
-        ``durability``: ``"full"``, what was acknowledged survives a power cut; ``"normal"``, it survives
-        the process but the last moments may not survive a power cut. ``dbm``: which of ``dbm``'s
-        backends shelves are written with; None: as it was, ``"dumb"`` for a new store, because every
-        Python has it. A store with another backend's shelf is rewritten at the latest by ``close()``.
+        ``durability``: with ``"full"``, every acknowledged write survives a power cut; with ``"normal"``, it
+        survives the process, but a power cut may undo the last few writes. ``dbm``: the ``dbm`` backend that
+        shelves are written with; None keeps the present one, or takes ``"dumb"`` for a new store, because
+        every Python has it. A shelf of another backend is rewritten by ``close()`` at the latest.
+        ``BaseAdapter`` explains the other options.
 
-        LockedError if the store is open already, here or in another process (named); StorageError if the
-        directory is no store of ours, damaged, newer, out of reach, does not fit the models, or needs a
-        backend that this Python lacks; it is left as it was.
+        LockedError, naming the process, if the store is open already; StorageError if the directory is not
+        one of our stores, is damaged, was written by a newer version, cannot be opened, does not fit the
+        models, or needs a backend that this Python lacks; the directory is left as it was.
         """
-        from . import journal  # here: not part of the import time of those who use no shelf
+        from . import journal  # here, so that only those who use a shelf wait for the import
 
         if durability not in ("full", "normal"):
             raise ValueError(f'durability must be "full" or "normal"; got {durability!r}')
         if dbm is not None and dbm not in journal.BACKENDS:
-            raise ValueError(f"dbm must be one of {', '.join(map(repr, journal.BACKENDS))}, or None; got {dbm!r}")
+            known = ", ".join(map(repr, journal.BACKENDS))
+            raise ValueError(f"dbm must be one of {known}, or None; got {dbm!r}")
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise ValueError(f"path must name a directory; got {path!r}")
@@ -968,7 +1008,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     # -- records and rows
 
     def _fill(self, pages: Iterable[tuple[str, list[Any]]]) -> None:
-        # Nothing of what is made here is garbage: looking for some, again and again, took a third of the time.
+        # Nothing that is made here is garbage; the collector, looking for some, took a third of the time.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -979,7 +1019,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 gc.enable()
 
     def _read_rows(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
-        """The state that pages of rows describe, shelf by shelf. StorageError for a row that does not fit."""
+        """All that these pages hold, by entity and key. StorageError for a row that does not fit."""
         found: dict[Entity, dict[Any, Any]] = {entity: {} for entity in self._records}
         for plural, rows in pages:
             try:
@@ -991,8 +1031,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                         leftovers[entity, key] = rest
             except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise StorageError(
-                    f"{self._path} holds, among its {plural}, a row that does not fit: {error}; open it with the"
-                    " models that it was written with, or give a field another name",
+                    f"{self._path} holds, among its {plural}, a row that does not fit: {error}; open it with"
+                    " the models that it was written with, or give a field another name",
                     path=self._path,
                 ) from error
         return found
@@ -1001,11 +1041,11 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         return self._rows[entity.plural].row(key, record, self._records[_LEFTOVERS].by_key.get((entity, key)))
 
     def _changes(self) -> list[list[Any]]:
-        """What this transaction touched, as it is now: one line of the journal."""
+        """One line of the journal: every record that this transaction touched, as it is now."""
         return [
             [entity.plural, *self._row(entity, key, self._records[entity].by_key.get(key))]
             for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
-            if entity is not _LEFTOVERS  # they go with their record
+            if entity is not _LEFTOVERS  # they are written with their record
         ]
 
     def _table(self, entity: Entity) -> Iterator[list[Any]]:
@@ -1015,16 +1055,16 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     def _remove(self, entity: Entity, key: Key) -> Any:
         if entity is _LEFTOVERS:
-            return self._leave(key, None)
-        self._leave((entity, key), None)
+            return self._set_leftovers(key, None)
+        self._set_leftovers((entity, key), None)
         return super()._remove(entity, key)
 
     def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
         leftovers = self._records[_LEFTOVERS].by_key.get((entity, key))
         super()._rekey(entity, key, new)
-        self._leave((entity, new), leftovers)
+        self._set_leftovers((entity, new), leftovers)
 
-    def _leave(self, key: Key, leftovers: dict[str, Any] | None) -> None:
+    def _set_leftovers(self, key: Key, leftovers: dict[str, Any] | None) -> None:
         old = self._records[_LEFTOVERS].by_key.get(key)
         if old is not leftovers:
             self._set(_LEFTOVERS, key, old, leftovers)
@@ -1043,11 +1083,12 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     def _rollback(self, depth: int) -> None:
         if depth == 0 and self._undo and self._files.journal.size > self._journal_mark:
-            self._files.journal.retract(self._journal_mark)  # interrupted when it was written, not acknowledged
+            # Ctrl-C struck when the line was written, but the transaction was not acknowledged.
+            self._files.journal.retract(self._journal_mark)
         super()._rollback(depth)
 
     def _checkpoint(self) -> None:
-        """Write a new shelf. If that fails, the journal, which has everything, simply goes on."""
+        """Write a new shelf. If that fails, nothing is lost: the journal has everything, and is continued."""
         try:
             self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
         except StorageError as error:
@@ -1062,7 +1103,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             return [str(error)]
 
     def _check_files(self) -> Iterator[str]:
-        """How the files differ from what is in memory and committed."""
+        """How the files differ from the committed state in memory."""
         uncommitted: dict[tuple[Entity, Any], Any] = {}
         for entity, key, old in reversed(self._undo):
             uncommitted[entity, key] = old
@@ -1075,14 +1116,15 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                     (right if same else wrong)[entity] += 1
         for entity, records in self._records.items():
             undone = [(key, old) for (changed, key), old in uncommitted.items() if changed is entity]
-            count = len(records.by_key) + sum((old is not None) - int(key in records.by_key) for key, old in undone)
+            count = len(records.by_key)
+            count += sum((old is not None) - int(key in records.by_key) for key, old in undone)
             if missing := wrong[entity] + max(count - right[entity] - wrong[entity], 0):
                 yield f"{self._path}: {missing} {entity.plural} are not in its files as they are in memory"
 
     def _release(self) -> None:
         if self._lost is not None:
-            return  # all of it is the parent's
-        if self._undo:  # closed inside a transaction: what was not committed never happened
+            return  # everything belongs to the parent
+        if self._undo:  # closed inside a transaction, which is rolled back
             super()._rollback(0)
         try:
             if not self._files.clean:
@@ -1090,7 +1132,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         finally:
             self._files.close()
 
-    # -- fork(): nothing to wait for, because the child is refused in any case
+    # -- fork(): nothing to wait for, because a child may not use the store anyway
 
     def pause(self) -> bool:
         return True
@@ -1098,8 +1140,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     def after_fork_in_child(self) -> None:
         self._lost = functools.partial(
             LockedError,
-            f"{self._path} is open in process {self._process}, from which this one was forked: a shelf belongs to one"
-            " process at a time. Use SQLiteAdapter, which processes may share",
+            f"{self._path} is open in process {self._process}, from which this one was forked: a shelf"
+            " belongs to one process at a time. Use SQLiteAdapter, which processes may share",
             path=self._path,
         )
         self._kept.clear()
@@ -1117,14 +1159,14 @@ TARGETS = """\
   "shelve:///var/lib/app/auth"   a directory, absolute
   "memory:"                      plain dictionaries in memory
   {"type": "sqlite", "database": "auth.db", "synchronize": True}"""
-"""The forms that ``connect`` takes, for people to read."""
+"""The forms that ``connect`` takes, as help and error messages show them."""
 
 
 def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
     """Open the store that ``target`` names; ``options`` go to the adapter's constructor.
 
-    A URL, or a mapping with ``type``, ``database`` and options (TypeORM's spelling). ValueError, with the
-    list of good forms, for anything else; StorageError if the file cannot be used.
+    It is a URL, or a mapping with ``type``, ``database`` and options (TypeORM's spelling). ValueError,
+    listing the good forms, for anything else; StorageError if the file cannot be used.
     """
     if isinstance(target, Mapping):
         given = dict(target)
@@ -1139,7 +1181,7 @@ def connect(target: str | Mapping[str, Any], **options: Any) -> Adapter:
             return MemoryAdapter(**options)
         if path := path_in(target):
             return _WITH_PATH[target.partition(":")[0]](path, **options)
-    # Without what may be a password: a mapping's other options; all but the scheme of a URL with an @; a query.
+    # Leave out what may be a password: a mapping's options, a URL's query, all but the scheme if it has an @.
     shown = str({"type": kind, "database": database} if isinstance(target, Mapping) else target)
     shown = re.match(r"([\w+.-]+:)?" if "@" in shown else "[^?=;]*", shown)[0]  # type: ignore[index]
     raise ValueError(f"cannot connect to {shown!r}; good forms are\n{TARGETS}")
@@ -1149,12 +1191,12 @@ _WITH_PATH: dict[Any, Callable[..., Adapter]] = {"sqlite": SQLiteAdapter, "shelv
 
 
 def path_in(target: str) -> str:
-    """The path that a URL for ``connect`` names, or ``":memory:"``; ``""`` if it is no such URL."""
+    """The path, or ``":memory:"``, that a URL for ``connect`` names; ``""`` if there is none."""
     if "?" in target:
         return ""
     if target.startswith("sqlite:///"):
         return target.removeprefix("sqlite:///")
     path = target.removeprefix("shelve:") if target.startswith("shelve:") else ""
-    if path.startswith("//"):  # of a URL: what follows is a host, which is nobody unless empty
+    if path.startswith("//"):  # a host follows, and only an empty one makes sense
         path = path.removeprefix("//") if path.startswith("///") else ""
     return path

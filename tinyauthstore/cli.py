@@ -1,6 +1,6 @@
-"""``python -m tinyauthstore``: the whole contract, told by a store while it does it.
+"""The command line: a demo that walks through the contract and prints what a store answers.
 
-What is printed is plain ASCII of at most 80 columns, and never contains a whole token.
+It prints plain ASCII of at most 80 columns, and never a whole token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WIDTH = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 2 after a message on standard error."""
+    """Run the command line. The exit status: 0, or 2 after an error message on standard error."""
     parser = argparse.ArgumentParser(
         prog="tinyauthstore",
         description="Users, sessions, linked accounts and verification tokens in one small file.",
@@ -69,7 +69,10 @@ class DemoClock:
 
 
 def run_demo(target: str | None) -> None:
-    """Play the demo on ``target`` (default: a temporary SQLite file) and print it."""
+    """Run the demo on ``target`` (None: a temporary SQLite file) and print it.
+
+    ValueError if the target exists already, or is none that ``connect`` takes.
+    """
     clock = DemoClock()
     with _demo_target(target) as (opened, note), connect(opened, clock=clock) as store:
         _say(f"tinyauthstore {__version__}, Python {platform.python_version()}, {store!r}")
@@ -79,7 +82,7 @@ def run_demo(target: str | None) -> None:
 
 @contextlib.contextmanager
 def _demo_target(target: str | None) -> Iterator[tuple[str, str]]:
-    """What to open, and a word about it. The demo lets time pass and purges: never on somebody's data."""
+    """What to open, and a note on it. ValueError if it exists: the demo must not purge anybody's data."""
     if target is None:
         with tempfile.TemporaryDirectory(prefix="tinyauthstore-") as folder:
             yield f"sqlite:///{folder}/auth.db", "A temporary file, gone when the demo ends."
@@ -170,7 +173,7 @@ def _microseconds_per_look_up(store: Adapter, token: str) -> float:
     return sorted(rounds)[len(rounds) // 2]
 
 
-# --- telling it -------------------------------------------------------------------------------
+# --- printing ---------------------------------------------------------------------------------
 
 
 def _title(text: str) -> None:
@@ -182,7 +185,7 @@ def _say(text: str) -> None:
 
 
 def _call(store: Adapter, method: str, *arguments: Any, **fields: Any) -> Any:
-    """Call a method, print the call and what the store answered, and return that."""
+    """The method's answer, or None for an AuthStoreError. Prints the call, and the answer or error."""
     given = [_masked(argument) for argument in arguments]
     given += [f"{name}={_masked(value, name)}" for name, value in fields.items()]
     _print_indented(f"{method}({', '.join(given)})", 3)
@@ -201,7 +204,7 @@ def _print_indented(text: str, indent: int) -> None:
 
 
 def _masked(value: Any, name: str = "") -> str:
-    """An argument as it may be shown: what looks like a secret is cut to its first characters."""
+    """An argument as it may be shown: what looks like a secret is cut to its first six characters."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, str) and (name.endswith("token") or len(value) > 30):
@@ -214,7 +217,7 @@ def _short(text: str) -> str:
 
 
 def _described(answer: Any) -> list[str]:
-    """What the store answered, a line each, in plain language."""
+    """The store's answer in plain language, one line for each record."""
     if isinstance(answer, SessionAndUser):
         return [f"{_described(answer.session)[0]}; {_described(answer.user)[0]}"]
     if isinstance(answer, list):

@@ -1,43 +1,43 @@
 """The files of a ``ShelveAdapter``: a shelf, the journal that continues it, and a lock.
 
 No ``dbm`` backend survives a crash by itself (``dbm.dumb`` can lose the whole file between two system
-calls), so none is ever changed in place: a shelf is written once, aside, and renamed when it is complete.
-What happens afterwards is appended to a journal, a line for each transaction, before it is acknowledged.
+calls), so no shelf is ever changed in place: it is written once, under a temporary name, and renamed when
+complete. Each later transaction is appended to a journal, as one line, before it is acknowledged.
 
-One directory (0700) per store, its files 0600; ``000007`` is the *generation*, which only grows::
+A store is one directory (mode 0700) of files (0600); ``000007`` is the *generation*, which only grows::
 
-    lock                 locked by the one process that has the store open; holds its id
-    shelf-000007.dumb/   the whole state at one moment; the dbm backend, named at the end, has its files inside
-    journal-000007       what happened since; generation 0 has no shelf: it begins empty
-    journal-000007.torn  the unfinished end of a journal whose process was killed, cut off; yours to look at
-                         and delete. There is at most one, and no store reads it.
-    shelf-000008.dumb.tmp/   a shelf being written, or never completed
+    lock                 locked by the one process that has the store open; contains that process's id
+    shelf-000007.dumb/   the whole state at one moment: the files of the dbm backend that its name ends with
+    journal-000007       the transactions since then; generation 0 has no shelf: its store began empty
+    journal-000007.torn  the unfinished end of a journal whose process was killed, cut off: for you to
+                         inspect and delete. There is at most one, and no store reads it.
+    shelf-000008.dumb.tmp/   a shelf that is being written, or was never completed
 
 A *line*, in the journal as in the shelf, is ``CRC-32 of the payload in 8 hex digits, its length in bytes,
 the payload`` and a newline. The payload is ASCII JSON, never a pickle: opening a hostile file runs no code.
 
 * A journal's first line is ``{"tinyauthstore": "journal", "version": 1, "generation": 7}``, every other one
-  a transaction: a list of ``[plural, key, fields]``, with ``null`` for the fields of what was removed.
+  is a transaction: a list of ``[plural, key, fields]``, where ``null`` fields mark a removed record.
 * A shelf (a ``shelve.Shelf`` whose values are such lines) has the key ``manifest``: ``{"version": 1,
-  "generation": 7, "page": 500, "counts": {"users": 1200, ...}}``, and pages ``users/000000``, ``users/000001``,
-  ... of up to 500 ``[key, fields]`` each, because ``dbm.dumb`` reads its whole index at each opening. A value
-  too long for the backend goes on under ``users/000000+1``, ``+2``, ...
-* ``key`` lists the parts of the key (of a session: its token's digest, in hex), ``fields`` are the record's other
-  fields by name, dates in ISO 8601, bytes in base64. Fields that no model names any more are kept.
+  "generation": 7, "page": 500, "counts": {"users": 1200, ...}}``, and pages ``users/000000``,
+  ``users/000001``, ... of up to 500 ``[key, fields]`` each, because ``dbm.dumb`` reads its whole index
+  whenever it is opened. A value too long for the backend is continued under ``users/000000+1``, ``+2``, ...
+* ``key`` lists the parts of the key (for a session: its token's digest, in hex), ``fields`` are the record's
+  other fields by name, dates in ISO 8601, bytes in base64. Fields that the models no longer have are kept.
 
 A checkpoint writes ``shelf-000008.dumb.tmp`` and ``journal-000008`` and syncs both to the disk, renames the
-shelf to ``shelf-000008.dumb``, which makes it the one that counts, and removes generation 7. Opening takes
-the newest shelf without ``.tmp``, applies the journal of the same number, and sweeps away the rest.
+shelf to ``shelf-000008.dumb``, which makes it the current one, and removes generation 7. Opening reads
+the newest shelf without ``.tmp``, applies the journal of the same number, and removes the rest.
 
 **To recover by hand**: copy the directory first. Take the newest shelf without ``.tmp``, or none if there is
 none; read each page's JSON after the second space; apply the journal's lines in order. A damaged line
-in the middle of a journal is refused, not skipped: to keep what is before it, cut the file there
-(``truncate -s OFFSET``); to keep what is after it as well, delete that one line, and let ``check()`` say
-whether later changes had built on it.
+in the middle of a journal is refused, not skipped: to keep only what precedes it, cut the file there
+(``truncate -s OFFSET``); to keep what follows as well, delete that one line, and let ``check()`` find out
+whether later changes depended on it.
 
-The lock is ``flock``, not ``lockf``: with the latter, a backup that reads the directory from within the
-same process drops the lock when it closes its copy, and a second writer gets in without a word. A
-``flock`` would stay with a forked child after its parent's death; so a child closes it as its first act.
+The lock is ``flock``, not ``lockf``: a ``lockf`` lock is dropped when anything in the same process, such as a
+backup, opens the file and closes it, and a second writer gets in unnoticed. A ``flock`` would stay with a
+forked child after its parent's death, so a child closes the descriptor first of all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ else:
     import fcntl
 
 VERSION = 1
-"""Of the format, in every journal and shelf. A higher one is refused."""
+"""The version of the format, written into every journal and shelf. A higher one is refused."""
 
 BACKENDS = ("dumb", "gnu", "ndbm", "sqlite3")
 """The submodules of ``dbm``."""
@@ -76,17 +76,17 @@ PAGE = 500
 """Rows in one value of a shelf."""
 
 PIECE = {"ndbm": 500}
-"""Bytes that a backend holds in one value, where that is limited: some ndbm libraries corrupt the file
-beyond 1 kB of key and value."""
+"""The most bytes that a backend holds in one value, where that is limited: some ndbm libraries corrupt the
+file if key and value exceed 1 kB together."""
 
 SMALLEST_LIMIT = 1 << 20
-"""Bytes that a journal may have without a checkpoint, however small the shelf is."""
+"""Bytes that a journal may grow to before a checkpoint is due, however small the shelf is."""
 
 Row = list[Any]
 """``[key, fields]``."""
 
 Page = tuple[str, list[Row]]
-"""Some of a table's rows, and its name."""
+"""A table's name, and some of its rows."""
 
 warn = logging.getLogger("tinyauthstore").warning
 
@@ -108,7 +108,7 @@ def line(value: Any) -> bytes:
 
 
 def _decode(text: bytes) -> Any:
-    """The value of a payload. ValueError; json's own would hold the whole text, in which there may be tokens."""
+    """The value of a payload. ValueError, but not json's own, which keeps the whole text, tokens included."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -117,7 +117,7 @@ def _decode(text: bytes) -> Any:
 
 
 def payload(data: bytes, start: int = 0) -> tuple[bytes, int] | None:
-    """The payload of the whole line at ``start``, and where the next one begins; None if there is no such."""
+    """The payload of the line at ``start``, and where the next one begins; None if no whole line is there."""
     if (head := _HEAD.match(data, start)) is None:
         return None
     end = head.end() + int(head[2])
@@ -131,13 +131,13 @@ def payload(data: bytes, start: int = 0) -> tuple[bytes, int] | None:
 
 
 def sync_directory(path: str) -> None:
-    """Make the names in a directory survive a power cut. Windows has no such call and needs none."""
+    """Make the names in a directory survive a power cut. Windows has no such call, and needs none."""
     if sys.platform != "win32":
         _sync(path, os.O_RDONLY)
 
 
 def sync_files(path: str) -> None:
-    """Make a directory's files, and their names, survive a power cut."""
+    """Make a directory's files and their names survive a power cut."""
     for name in os.listdir(path):
         _sync(os.path.join(path, name), os.O_RDWR)
     sync_directory(path)
@@ -152,7 +152,7 @@ def _sync(path: str, flags: int) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a directory. What cannot be removed is left for the next time, with a word in the log."""
+    """Remove a file or a directory. What cannot be removed is logged, and left for the next time."""
     try:
         if os.path.isdir(path):
             shutil.rmtree(path)
@@ -167,11 +167,11 @@ def remove(path: str) -> None:
 # --- the lock ---------------------------------------------------------------------------------
 
 class Lock:
-    """A store's lock, held from construction to ``release``, or to the end of the process, however it ends."""
+    """A store's lock, held from construction until ``release``, or until the process ends in any way."""
 
     def __init__(self, path: str) -> None:
-        """LockedError, naming the process that has it, if it is taken. Read-only access is no way around."""
-        with forks.still:  # a child must know of every descriptor that it inherits
+        """LockedError, naming the process that has the lock, if it is taken. Readers need it, too."""
+        with forks.still:  # no fork() in between: a child must know every descriptor that it inherits
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 self._take(descriptor)
@@ -193,14 +193,14 @@ class Lock:
         self._sign(b"%d\n" % os.getpid())
 
     def _sign(self, text: bytes) -> None:
-        with suppress(OSError):  # on a full disk the holder has no name, and a lock all the same
+        with suppress(OSError):  # on a full disk the process is not named, but has the lock all the same
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, text)
 
     @staticmethod
     def _take(descriptor: int) -> None:
         if sys.platform == "win32":
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read, and the id must be
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read, but the id must be
             try:
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             finally:
@@ -209,7 +209,7 @@ class Lock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Let go. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file stays: otherwise two processes could lock two files of that name."""
         with forks.still:
             if self._descriptor >= 0:
                 self._sign(b"")
@@ -236,7 +236,11 @@ class Lock:
 
 
 class Contents(NamedTuple):
-    """What a journal says: the last fields (None: removed) by table and key; how far it is whole; the torn rest."""
+    """A journal's contents.
+
+    ``changes`` are the last fields (None: removed) by table and key, ``size`` the bytes of its whole lines,
+    ``torn`` the unfinished line after them.
+    """
 
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]]
     size: int
@@ -246,7 +250,7 @@ class Contents(NamedTuple):
 def read_journal(path: str, generation: int) -> Contents:
     """The journal's contents; none if it does not exist. StorageError if it is damaged.
 
-    At its end, less than a line is what a killed process leaves: nobody was told that it is there.
+    An unfinished line at its end is no damage: it is a write that a killed process never acknowledged.
     """
     try:
         with open(path, "rb") as file:
@@ -265,9 +269,10 @@ def read_journal(path: str, generation: int) -> Contents:
         before = max(len(payloads) - 1, 0)
         raise _trouble(
             path,
-            f"is damaged at byte {end}: {before} transactions before that and {after} lines after it are whole. Restore"
-            f" a backup; or copy the directory, and keep those before it with `truncate -s {end}`, or those after it"
-            " too by deleting the damaged line (see tinyauthstore/journal.py)",
+            f"is damaged at byte {end}: {before} transactions before that and {after} lines after it are"
+            " whole. Restore a backup; or copy the directory, and keep those before it with"
+            f" `truncate -s {end}`, or those after it too by deleting the damaged line (see"
+            " tinyauthstore/journal.py)",
         )
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]] = {}
     try:
@@ -293,12 +298,14 @@ def _refuse_newer(path: str, header: Any) -> None:
     version = header.get("version") if isinstance(header, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise _trouble(
-            path, f"was written by a newer tinyauthstore (format {version}, this one knows {VERSION}); upgrade the package"
+            path,
+            f"was written by a newer tinyauthstore (format {version}, this one knows {VERSION}); upgrade the"
+            " package",
         )
 
 
 def _lines_after(data: bytes, start: int) -> int:
-    """How many whole lines there are anywhere after ``start``."""
+    """The number of whole lines anywhere after ``start``."""
     count = 0
     while (head := _HEAD.search(data, start)) is not None:
         found = payload(data, head.start())
@@ -311,9 +318,9 @@ class Journal:
     """A journal that is open for appending. ``size`` is where its last whole line ends."""
 
     def __init__(self, path: str, size: int, *, sync: bool) -> None:
-        """Continue the journal at ``path`` from ``size``; what comes after that is cut off.
+        """Continue the journal at ``path`` from ``size``, in bytes; whatever follows is cut off.
 
-        ``sync``: what was appended survives a power cut, and not only the process.
+        ``sync``: each line is synced to the disk, so that it survives a power cut, and not only the process.
         """
         self.path = path
         self.size = size
@@ -328,7 +335,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: str, generation: int, *, sync: bool) -> Journal:
-        """A journal with nothing but its header, on the disk."""
+        """A new journal that has only its header, synced to the disk."""
         journal = cls(path, 0, sync=sync)
         try:
             journal._write(header := _header(generation))
@@ -340,7 +347,7 @@ class Journal:
         return journal
 
     def append(self, transaction: Any) -> None:
-        """Add a line. StorageError, and no trace of it in the file, if the disk is full or fails."""
+        """Add a line. StorageError if the disk is full or fails; then the line is removed again."""
         if self.refusal:
             raise _trouble(self.path, self.refusal)
         data = line(transaction)
@@ -358,7 +365,7 @@ class Journal:
             raise
 
     def retract(self, size: int) -> None:
-        """Take back what was appended since ``size``; if that fails, nothing more can be appended."""
+        """Remove what was appended after ``size``; if that fails, nothing more can be appended."""
         try:
             os.ftruncate(self._file, size)
             self.size = size
@@ -371,19 +378,23 @@ class Journal:
             self._file = -1
 
     def refuse(self, reason: str) -> None:
-        """Append nothing from now on: what the disk holds is not known any more."""
-        self.refusal = self.refusal or f"{reason}: nothing more can be written until the store is opened again"
+        """Append nothing from now on, because it is no longer known what the disk holds."""
+        if not self.refusal:
+            self.refusal = f"{reason}: nothing more can be written until the store is opened again"
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:  # a disk that is nearly full takes a part
+        while rest:  # a nearly full disk may take only a part
             rest = rest[os.write(self._file, rest) :]
 
     def _fsync(self) -> None:
         try:
             os.fsync(self._file)
-        except OSError as error:  # the system may have dropped the data, and would not say so a second time
-            self.refuse(f"could not be synced to the disk ({error}), so it is unknown whether the last change survives")
+        except OSError as error:  # the system may have dropped the data, and report that only once
+            self.refuse(
+                f"could not be synced to the disk ({error}), so it is unknown whether the last change"
+                " survives"
+            )
             raise
 
 
@@ -391,7 +402,7 @@ class Journal:
 
 
 class Shelf(shelve.Shelf[Any]):
-    """A ``shelve.Shelf`` whose values are lines of JSON; ``ValueError`` for one that is not."""
+    """A ``shelve.Shelf`` whose values are lines of JSON; ValueError for any other value."""
 
     def __init__(self, folder: str, backend: str, flag: str) -> None:
         module = backend_module(backend, folder)
@@ -416,7 +427,7 @@ class Shelf(shelve.Shelf[Any]):
         return _decode(found[0])
 
     def sync(self) -> None:
-        """Nothing: closing does it, and if this failed first, ``dbm.dumb`` would write once more when collected."""
+        """Nothing: ``close`` syncs; if this failed first, ``dbm.dumb`` would write again when collected."""
 
     @staticmethod
     def _name(key: str, piece: int) -> bytes:
@@ -430,13 +441,14 @@ def backend_module(name: str, path: str) -> ModuleType:
     except ImportError as error:
         raise _trouble(
             path,
-            f"needs dbm.{name}, which this Python lacks ({error}): install it (Debian has python3-gdbm for gnu and"
-            ' ndbm), or open the store once with dbm="dumb" under a Python that has both, which rewrites it',
+            f"needs dbm.{name}, which this Python lacks ({error}): install it (Debian has python3-gdbm for"
+            ' gnu and ndbm), or open the store once with dbm="dumb" under a Python that has both, which'
+            " rewrites it",
         ) from error
 
 
 def write_shelf(folder: str, backend: str, generation: int, tables: Mapping[str, Iterable[Row]]) -> None:
-    """Write a new shelf, the manifest last, into a new directory."""
+    """Write a shelf into a new directory, the manifest last."""
     os.mkdir(folder, 0o700)
     counts = {}
     with closing(Shelf(folder, backend, "n")) as shelf:
@@ -449,7 +461,7 @@ def write_shelf(folder: str, backend: str, generation: int, tables: Mapping[str,
 
 
 def read_shelf(folder: str, backend: str, generation: int) -> Iterator[Page]:
-    """Every page. StorageError if anything is missing or damaged."""
+    """Every page of the shelf. StorageError if anything is missing or damaged."""
     try:
         with closing(Shelf(folder, backend, "r")) as shelf:
             manifest = shelf["manifest"]
@@ -464,12 +476,12 @@ def read_shelf(folder: str, backend: str, generation: int) -> Iterator[Page]:
                     yield plural, page
     except StorageError:
         raise
-    except Exception as error:  # whatever dbm says about a file that it did not write
+    except Exception as error:  # dbm's backends raise anything for a file that they did not write
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise _trouble(
             folder,
-            f"cannot be read as a shelf of ours ({reason}): it is damaged, or the disk is; restore a backup of the"
-            " whole store",
+            f"cannot be read as a shelf of ours ({reason}): it is damaged, or the disk is; restore a backup"
+            " of the whole store",
         ) from error
 
 
@@ -485,26 +497,26 @@ _OURS = re.compile(rf"lock|{_SHELF.pattern}(\.tmp)?|{_JOURNAL.pattern}(\.torn)?"
 
 
 class Files:
-    """A store's directory, held from construction to ``close``.
+    """A store's directory, locked from construction until ``close``.
 
-    The store must ``append`` each transaction, and ``checkpoint`` when that is ``due``.
+    The store must ``append`` each transaction, and call ``checkpoint`` when one is ``due``.
     """
 
     def __init__(
         self, path: str, *, backend: str | None, sync: bool, take: Callable[[Iterator[Page]], object]
     ) -> None:
-        """Lock the directory, made if it does not exist, and let ``take`` have all its pages.
+        """Lock the directory, creating it unless it exists, and pass all its pages to ``take``.
 
-        ``backend``: of the shelves to be written; None: the present one's, ``dumb`` at first. ``sync``: see
-        ``Journal``. StorageError if the directory is not ours, or damaged; then, and if ``take`` raises,
-        nothing in it is touched.
+        ``backend``: the one that new shelves are written with; None keeps the present shelf's, at first
+        ``dumb``. ``sync``: see ``Journal``. StorageError if the directory is not ours or is damaged; then,
+        and if ``take`` raises, no shelf or journal is changed.
         """
         if backend is not None:
             backend_module(backend, path)
         self.path = path
-        self.backend = backend or "dumb"  # of the present shelf
+        self.backend = backend or "dumb"  # the present shelf's
         self.generation = 0
-        self._wanted = backend
+        self._wanted_backend = backend
         self._sync = sync
         self._limit = SMALLEST_LIMIT
         try:
@@ -513,7 +525,7 @@ class Files:
         except (OSError, ValueError) as error:
             raise self._unreachable(error) from error
         try:
-            self._find()
+            self._find_generation()
             found = read_journal(self._journal(self.generation), self.generation)
             take(self._pages(found))
             self.journal = self._continued(found)
@@ -540,11 +552,11 @@ class Files:
                     f"is a directory of something else (it has {foreign[0]}, and no shelf of ours); choose"
                     " another path, which may be new",
                 ) from None
-            with suppress(PermissionError):  # somebody else's; what we put there is private all the same
+            with suppress(PermissionError):  # another user's; the files that we put there are private anyway
                 os.chmod(self.path, 0o700)
 
     def _is_our_lock(self, name: str) -> bool:
-        """Whether it is what a process leaves that was killed when it had just created the directory."""
+        """Whether it is our lock file: the only file, if a process was killed while creating the store."""
         if name != "lock":
             return False
         with open(os.path.join(self.path, name), "rb") as file:
@@ -558,8 +570,8 @@ class Files:
             reason = f"the directory {os.path.dirname(self.path)} does not exist; create it first"
         return _trouble(self.path, f"cannot be opened: {reason}")
 
-    def _find(self) -> None:
-        """Which generation counts. StorageError if a shelf is missing."""
+    def _find_generation(self) -> None:
+        """Find the current generation. StorageError if its shelf is missing."""
         names = os.listdir(self.path)
         shelves = [(int(match[1]), match[2]) for match in map(_SHELF.fullmatch, names) if match]
         if shelves:
@@ -567,11 +579,12 @@ class Files:
             self._limit = max(SMALLEST_LIMIT, _size(self._shelf(self.generation, self.backend)))
         journals = {int(match[1]) for match in map(_JOURNAL.fullmatch, names) if match}
         newest = max(journals, default=0)
-        if newest > self.generation:  # a checkpoint was interrupted before its shelf counted, or ...
+        if newest > self.generation:  # a checkpoint was interrupted before its rename, or its shelf is gone
             begun = newest == self.generation + 1 and self.generation in journals
             if not begun or os.path.getsize(self._journal(newest)) > len(_header(newest)):
                 raise _trouble(
-                    self._journal(newest), "continues a shelf that is not there; restore it, or a backup of both"
+                    self._journal(newest),
+                    "continues a shelf that is not there; restore it, or a backup of both",
                 )
 
     def _pages(self, found: Contents) -> Iterator[Page]:
@@ -587,7 +600,7 @@ class Files:
                 yield plural, page
 
     def _continued(self, found: Contents) -> Journal:
-        """The journal, open at the end of what is whole."""
+        """The journal, open for appending after its last whole line."""
         path = self._journal(self.generation)
         if found.torn:
             self._keep_torn(path, found)
@@ -606,8 +619,8 @@ class Files:
         with open(os.open(f"{path}.torn", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(found.torn)
         warn(
-            "%s ended, from byte %d on, in %d bytes that are no whole line: what a killed process leaves of a write"
-            " that it did not acknowledge. They were cut off, and are kept in %s.torn",
+            "%s ended, from byte %d on, in %d bytes that are no whole line: what a killed process leaves of a"
+            " write that it did not acknowledge. They were cut off, and are kept in %s.torn",
             path, found.size, len(found.torn), path,
         )  # fmt: skip
 
@@ -615,21 +628,24 @@ class Files:
 
     @property
     def due(self) -> bool:
-        """Whether the journal has outgrown the shelf: a checkpoint then costs no more than was written since."""
+        """Whether the journal has outgrown the shelf.
+
+        Then a checkpoint costs no more than all that was written since the last one.
+        """
         return self.journal.size > self._limit
 
     @property
     def clean(self) -> bool:
         """Whether a checkpoint would change nothing."""
-        as_wanted = self._wanted in (None, self.backend)
+        as_wanted = self._wanted_backend in (None, self.backend)
         return self.journal.size == len(_header(self.generation)) and as_wanted and not self.journal.refusal
 
     def checkpoint(self, tables: Mapping[str, Iterable[Row]]) -> None:
-        """Write the whole state to a new shelf. StorageError if that fails: then the journal goes on.
+        """Write the whole state to a new shelf. StorageError if that fails; then the journal is continued.
 
-        A failure after the new shelf counts (its name may not be on the disk yet) stops all writing.
+        But if it fails after the rename, whose survival is then unknown, nothing more can be written.
         """
-        number, backend = self.generation + 1, self._wanted or self.backend
+        number, backend = self.generation + 1, self._wanted_backend or self.backend
         shelf = self._shelf(number, backend)
         draft = f"{shelf}.tmp"
         try:
@@ -664,7 +680,7 @@ class Files:
         else:
             remove(draft)
             remove(self._journal(number))
-            self._limit += self.journal.size  # try again, but not at every write
+            self._limit += self.journal.size  # try again later, not after every write
 
     def _sweep(self) -> None:
         """Remove what belongs to other generations."""
@@ -679,14 +695,14 @@ class Files:
             if path not in keep and _OURS.fullmatch(name) and name != "lock" and not name.endswith(".torn"):
                 remove(path)
 
-    # -- and the rest
+    # -- reading, writing, closing
 
     def append(self, changes: list[list[Any]]) -> None:
-        """Add one transaction to the journal: a table's name and a row for each record, fields None if it went."""
+        """Add a transaction to the journal: ``[plural, key, fields]`` for each record, None if removed."""
         self.journal.append(changes)
 
     def pages(self) -> Iterator[Page]:
-        """Every row, read from the disk again. StorageError if that is not what was left there."""
+        """Every row, read from the disk again. StorageError if somebody else has changed the journal."""
         if self.journal.refusal:
             raise _trouble(self.journal.path, self.journal.refusal)
         found = read_journal(self.journal.path, self.generation)
@@ -695,7 +711,7 @@ class Files:
         return self._pages(found)
 
     def close(self) -> None:
-        """Release everything."""
+        """Close the journal and release the lock."""
         self.journal.close()
         self._lock.release()
 
@@ -707,7 +723,7 @@ class Files:
 
 
 def publish(draft: str, shelf: str) -> None:
-    """Make a complete draft the shelf that counts."""
+    """Rename a complete draft, which makes it the current shelf."""
     os.rename(draft, shelf)
 
 

@@ -1,9 +1,9 @@
-"""The records that a store remembers, and what a valid value is.
+"""The records that a store keeps, and the values that their fields accept.
 
 The records carry Auth.js's fields under snake_case names; ``to_authjs`` and ``from_authjs``
-translate. They are frozen and slotted, so one that was handed out can be kept, compared, hashed by
-its id and passed between threads, and never changes what the store holds. Secrets (tokens of every
-kind) are left out of every ``repr``.
+translate. They are frozen and slotted, so a record that was handed out can be kept, compared and passed
+between threads, and never changes what the store holds. Secrets (tokens of every kind) are left out of
+every ``repr``.
 
 A subclass with more fields is a custom model::
 
@@ -12,8 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), each optional (``| None``) or with a default. ``fields_of`` reads that; ``Field.check``
-turns a given value into the one form that every backend stores and returns.
+(kept as JSON), each optional (``| None``) or with a default. ``fields_of`` reads these declarations;
+``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 UTC = timezone.utc
 
 MAX_KEY_LENGTH = 4096
-"""Characters that an id, a token, an e-mail address or any other key may have. Longer ones are
-refused when written, and so are known to be absent, without looking, when asked for."""
+"""Characters that an id, a token, an e-mail address or any other key may have. Writes refuse a longer one,
+so a look-up knows without searching that it is absent."""
 
 
 # --- what a valid value is --------------------------------------------------------------------
@@ -109,7 +109,10 @@ def _moment(value: Any) -> datetime:
 
 
 def moment_from_iso(text: Any) -> datetime:
-    """The aware UTC datetime that an ISO 8601 text with an offset names; ValueError for any other text."""
+    """The aware UTC datetime that an ISO 8601 text with an offset names.
+
+    ValueError for any other text, TypeError for anything else.
+    """
     if not isinstance(text, str):
         raise TypeError
     moment = datetime.fromisoformat(text)
@@ -117,10 +120,10 @@ def moment_from_iso(text: Any) -> datetime:
 
 
 def dump_json(value: Any) -> str:
-    """``value`` as compact, pure-ASCII JSON text; ValueError or TypeError for what JSON cannot carry.
+    """``value`` as compact, pure-ASCII JSON text; ValueError or TypeError for what JSON cannot represent.
 
-    ASCII, because a provider may send half of a surrogate pair, which UTF-8 cannot hold and the
-    escape can. NaN and keys that are not ``str`` are refused: they would not come back the same.
+    ASCII, because a provider may send half of a surrogate pair, which an escape can represent and UTF-8
+    cannot. NaN and keys that are not ``str`` are refused: they would not come back the same.
     """
     _only_text_keys(value)
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -132,12 +135,16 @@ def load_json(text: str) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """``value`` with all that JSON cannot carry (NaN, a date, a Decimal) as its text: nothing is fatal."""
+    """``value``, with ``str()`` of whatever JSON cannot represent (NaN, a date); nothing is refused."""
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and -_INFINITY < value < _INFINITY):
+    if (
+        value is None
+        or isinstance(value, (str, bool, int))
+        or (isinstance(value, float) and -_INFINITY < value < _INFINITY)
+    ):
         return value
     return str(value)
 
@@ -160,7 +167,7 @@ def _json(container: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, container):
             raise TypeError
-        return load_json(dump_json(value))  # a deep copy: the caller may go on changing theirs
+        return load_json(dump_json(value))  # a deep copy: the caller may still change the original
 
     return check
 
@@ -192,7 +199,7 @@ KINDS: dict[Any, Kind] = {
 
 
 class Rule(NamedTuple):
-    """A narrower demand on one field than its type alone makes."""
+    """A condition on a field's values, beyond their type."""
 
     expected: str
     holds: Callable[[Any], bool]
@@ -211,7 +218,7 @@ COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32
 
 
 class Field(NamedTuple):
-    """One field of a model: its name, its kind, and what stands there when nothing was given."""
+    """One field of a model: its name, its kind, and what makes its default (None: a value must be given)."""
 
     model: type
     name: str
@@ -227,7 +234,7 @@ class Field(NamedTuple):
         return (self.rule or self.kind).expected + (", or None" if self.optional else "")
 
     def check(self, value: Any) -> Any:
-        """The value as every backend stores it. InvalidFieldError, without the value, if it cannot be."""
+        """The value as every backend stores it. InvalidFieldError, without the value, if it does not fit."""
         if value is None and self.optional:
             return None
         try:
@@ -236,11 +243,11 @@ class Field(NamedTuple):
                 return value
             value = given
         except (TypeError, ValueError, OverflowError, RecursionError):
-            pass  # raised below, outside, so that no __context__ keeps the refused value alive
+            pass  # raised below, outside ``except``, so that no __context__ holds the refused value
         raise self.refusal(value)
 
     def refusal(self, value: Any) -> InvalidFieldError:
-        """The error for a value that does not fit, naming its type and never the value."""
+        """The error for a value that does not fit; it names the value's type, never the value."""
         naive = isinstance(value, datetime) and value.utcoffset() is None
         got = "a naive datetime (give it a timezone)" if naive else f"{type(value).__name__}"
         if isinstance(value, str):
@@ -254,7 +261,10 @@ class Field(NamedTuple):
 
 
 def fields_of(model: Any) -> tuple[Field, ...]:
-    """The fields of a record class, in order. InvalidFieldError names one that cannot be stored."""
+    """The fields of a record class, in order.
+
+    InvalidFieldError names a field that cannot be stored; TypeError if the class is no such dataclass.
+    """
     return _fields_of(model)
 
 
@@ -331,7 +341,7 @@ def email_key(email: str) -> str | None:
     """The form under which an address is unique and looked up; None if it has none (blank, not UTF-8).
 
     NFKC, lower case, trimmed, so that ``Ada@Example.com`` and ``ada@example.com`` are one user.
-    SQLite's NOCASE and lower() fold ASCII only, hence done here. Source: Auth.js normalises the
+    Done here, because SQLite's NOCASE and lower() fold ASCII only. Source: Auth.js normalises the
     same way before it calls an adapter.
     """
     if email.isascii():
@@ -340,21 +350,21 @@ def email_key(email: str) -> str | None:
         email.encode()
     except UnicodeEncodeError:
         return None
-    return _nfkc(_nfkc(email).lower()).strip() or None  # lower() may leave NFKC: 'İ'
+    return _nfkc(_nfkc(email).lower()).strip() or None  # the result of lower() may not be NFKC: 'İ'
 
 
 def identifier_key(identifier: str) -> str | None:
     """The form under which a verification token's identifier is looked up; None if it has none.
 
-    An identifier with an ``@`` is an e-mail address and meets ``email_key``; any other
-    (``"reset:aB3"``) is compared exactly, for folding its case could join two users' ids.
+    An identifier with an ``@`` is an e-mail address, and has the form of ``email_key``; any other
+    (``"reset:aB3"``) is compared exactly, because folding its case could confuse two users' ids.
     """
     address = "@" in identifier or (not identifier.isascii() and "@" in _nfkc(identifier))
     return email_key(identifier) if address else storable(identifier)
 
 
 def storable(text: str) -> str | None:
-    """``text`` if a store could hold it as a key, else None: then it is surely absent."""
+    """``text``, or None if no store can hold it as a key, so that it is certain to be absent."""
     if not text or len(text) > MAX_KEY_LENGTH:
         return None
     if not text.isascii():
@@ -383,7 +393,7 @@ are not listed, custom fields among them, are the same on both sides."""
 
 
 class Record:
-    """What all records share: translation to and from the objects that Auth.js passes around."""
+    """The base of all records: translation to and from the objects that Auth.js passes around."""
 
     __slots__ = ()
 
@@ -396,7 +406,7 @@ class Record:
         for f in fields_of(type(self)):
             value = getattr(self, f.name)
             if f.name == "extra" and isinstance(self, Account):
-                # A value that did not fit its field lies here under the field's name, and the field is None.
+                # A value that did not fit its field is in ``extra`` under its name, and the field is None.
                 result = {**value, **{k: v for k, v in result.items() if v is not None or k not in value}}
             else:
                 result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
@@ -419,7 +429,7 @@ class Record:
                     try:
                         value = f.kind.from_json(value)
                     except ValueError:
-                        pass  # still a str, which check() refuses without quoting it
+                        pass  # it stays a str, which check() refuses without quoting it
                 values[f.name] = f.check(value)
             elif f.default is None:
                 raise f.refusal(None)
@@ -495,7 +505,7 @@ class VerificationToken(Record):
 
 @dataclass(frozen=True, slots=True)
 class Authenticator(Record):
-    """A passkey (WebAuthn credential). Ids and keys are text, base64 as Auth.js has them."""
+    """A passkey (WebAuthn credential). Ids and keys are base64 text, as in Auth.js."""
 
     credential_id: str = field(metadata=KEY)
     user_id: str = field(metadata=KEY)
@@ -507,13 +517,13 @@ class Authenticator(Record):
     transports: str | None = None
 
 
-@dataclass(eq=False)  # compared and hashed by identity: a key of hot dicts
+@dataclass(eq=False)  # compared and hashed by identity, which is fast: entities are keys of dictionaries
 class Entity:
-    """How stores file one kind of record, in terms of its fields: what identifies it, what it belongs to, what a
-    store never holds.
+    """How stores organise one kind of record.
 
-    ``key`` are the fields that identify it, ``group`` is the one that it is listed by. ``withheld`` fields are
-    secrets, of which only a digest is stored, or derived from one. ``name`` is for people, ``plural`` names a table.
+    ``key`` are the fields that identify a record, ``group`` is the field that records are listed by.
+    ``withheld`` fields are never stored: of a secret, a store has only the digest, from which a session's
+    ``id`` is derived. ``name`` appears in messages, ``plural`` names a table.
     """
 
     name: str
@@ -524,20 +534,25 @@ class Entity:
     withheld: tuple[str, ...] = ()
 
     def group_of(self, record: Any) -> str | None:
-        """What the record is listed by: an address in its normal form, anything else as it is; None for nothing."""
+        """The value, in its normal form, that the record is listed by; None if it is not listed."""
         value = getattr(record, self.group)
         normal = NORMAL_FORMS.get(self.group)
         return value if value is None or normal is None else normal(value)
 
 
 NORMAL_FORMS: dict[str, Callable[[str], str | None]] = {"email": email_key, "identifier": identifier_key}
-"""The fields that are looked up by a normal form, and what makes it."""
+"""The fields that are looked up by a normal form, and the functions that make it."""
 
 USER = Entity("user", "users", User, ("id",), "email")
 ACCOUNT = Entity("account", "accounts", Account, ("provider", "provider_account_id"), "user_id")
 SESSION = Entity("session", "sessions", Session, ("session_token",), "user_id", ("session_token", "id"))
 VERIFICATION_TOKEN = Entity(
-    "verification_token", "verification_tokens", VerificationToken, ("identifier", "token"), "identifier", ("token",)
+    "verification_token",
+    "verification_tokens",
+    VerificationToken,
+    ("identifier", "token"),
+    "identifier",
+    ("token",),
 )
 AUTHENTICATOR = Entity("authenticator", "authenticators", Authenticator, ("credential_id",), "user_id")
 
@@ -545,13 +560,15 @@ ENTITIES = (USER, ACCOUNT, SESSION, VERIFICATION_TOKEN, AUTHENTICATOR)
 RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
 
 
-def filler(model: Any, decoders: Mapping[str, Callable[[Any], Any]] = types.MappingProxyType({})) -> Callable[..., Any]:
-    """A function of the values of a model's fields, in their order, that returns the record. Those of the fields that
-    ``decoders`` names are decoded first, unless they are None.
+def filler(
+    model: Any, decoders: Mapping[str, Callable[[Any], Any]] = types.MappingProxyType({})
+) -> Callable[..., Any]:
+    """A function that takes the values of a model's fields, in order, and returns the record.
 
-    It is written as the standard library writes the ``__init__`` of a dataclass. One of our own models is filled in
-    field by field, in a third of the time that its ``__init__`` takes: that of a frozen dataclass goes through
-    ``object.__setattr__``. A model of somebody else's may do things of its own in ``__init__``, and gets to do them.
+    It first decodes the fields that ``decoders`` names, unless their value is None. Its source is generated,
+    as the standard library generates a dataclass's ``__init__``. Our own models are filled field by field, in
+    a third of the time that ``__init__`` takes, because in a frozen dataclass that calls
+    ``object.__setattr__``. Custom models may do more in ``__init__``, so theirs is called.
     """
     fields = fields_of(model)
     scope: dict[str, Any] = {"model": model}
@@ -562,7 +579,7 @@ def filler(model: Any, decoders: Mapping[str, Callable[[Any], Any]] = types.Mapp
             scope[f"decode{i}"] = decoders[f.name]
             values[i] = f"None if v{i} is None else decode{i}(v{i})"
     if model in RECORDS:
-        blank = type(model.__name__, (Record,), {"__slots__": model.__slots__})  # like the model, and not frozen
+        blank = type(model.__name__, (Record,), {"__slots__": model.__slots__})  # the model, but not frozen
         scope.update(new=object.__new__, blank=blank)
         made = [f"record.{f.name} = {value}" for f, value in zip(fields, values)]
         made = ["record = new(blank)", *made, "record.__class__ = model", "return record"]
@@ -575,7 +592,7 @@ def filler(model: Any, decoders: Mapping[str, Callable[[Any], Any]] = types.Mapp
 
 
 def fresh(record: Any) -> Any:
-    """``record``, with containers of its own: what a caller does to a dict must not reach the store."""
+    """``record``, with copies of its dicts and lists: changing one must not change what the store holds."""
     model: Any = type(record)
     names = _containers(model)
     if not names:
@@ -594,13 +611,13 @@ def _containers(model: Any) -> tuple[str, ...]:
 
 
 def session_id(digest: bytes) -> str:
-    """A session's public id: 128 bits of its token's digest, in hex. It cannot be turned into a token."""
+    """A session's public id: 128 bits of its token's digest, in hex. The token cannot be computed from it."""
     return digest[:16].hex()
 
 
-# Each model is a type variable whose default is the plain record, so that `SQLiteAdapter` alone means
-# what it says and `SQLiteAdapter[Member]` returns Members. Before Python 3.13 only type checkers know
-# such defaults.
+# Each model is a type variable whose default is the plain record, so that `SQLiteAdapter` alone returns
+# Users and `SQLiteAdapter[Member]` returns Members. Before Python 3.13, only type checkers know such
+# defaults.
 if TYPE_CHECKING:
     UserT = TypeVar("UserT", bound=User, default=User)
     AccountT = TypeVar("AccountT", bound=Account, default=Account)

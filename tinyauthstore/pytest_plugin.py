@@ -1,15 +1,15 @@
 """Fixtures for the tests of an application that keeps its users and sessions in a store of this package.
 
-pytest finds them by itself where the package is installed, and a suite that asks for none of them neither
-changes nor waits: until then, nothing but this module is imported. ``-p no:tinyauthstore`` leaves them out.
+pytest finds them by itself where the package is installed. A suite that uses none of them is not affected,
+and imports nothing but this module. ``-p no:tinyauthstore`` disables them.
 
 ``auth_store``: a store for this test alone, in memory unless ``--auth-store``, the ini option
 ``auth_store`` or ``@pytest.mark.auth_store("sqlite", session_max_age=3600)`` says otherwise; the marker's
-keywords are the store's options. ``auth_clock``: the frozen clock that it follows. ``auth_user``,
-``make_user``, ``make_session``, ``signed_in``, ``sign_in``: who is there. ``auth_baseline``: override it to
-fill a store once for many tests.
+keywords are the store's options. ``auth_clock``: the frozen clock that the store follows. ``auth_user``,
+``make_user``, ``make_session``, ``signed_in``, ``sign_in``: users and their sessions. ``auth_baseline``:
+override it to fill a store once for many tests.
 
-Ids and tokens count up: ``user-1``, ``token-1``. That is for tests only, for anybody can guess them.
+Ids and tokens count up: ``user-1``, ``token-1``. Anybody can guess them, so they are for tests only.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _refusal(*given: object) -> str:
 
 
 class _Numbered:
-    """Called, it gives ``user-1``, ``user-2``, ...; different ones to threads that call it at once."""
+    """A callable that returns ``user-1``, ``user-2``, ..., never the same to two threads."""
 
     def __init__(self, name: str) -> None:
         self._name, self._first = name, 1
@@ -73,7 +73,7 @@ class _Numbered:
         return f"{self._name}-{next(self._numbers)}"
 
     def mark(self) -> None:
-        """Let ``rewind`` come back to here."""
+        """Make ``rewind`` return to this point."""
         self._first = next(self._numbers)
         self.rewind()
 
@@ -82,7 +82,7 @@ class _Numbered:
 
 
 class _Wanted:
-    """What a test asks of its store: the kind, and the options that markers give, the closest one's first."""
+    """The kind and the options of a test's store. A closer marker takes precedence over the others."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._request = request
@@ -102,15 +102,15 @@ class _Wanted:
             return adapters.MemoryAdapter(**options)
         if self.kind == "sqlite":
             return adapters.SQLiteAdapter(":memory:", **options)
-        # Not in tmp_path, which a test may expect to be empty; apart for each worker of xdist, as that is.
+        # Not in tmp_path, which a test may expect to be empty. pytest-xdist's workers have separate folders.
         folder = self._request.getfixturevalue("tmp_path_factory").mktemp("auth-store")
-        options = {"durability": "normal"} | options  # no test outlives a power cut
+        options = {"durability": "normal"} | options  # no test needs to survive a power cut
         store: Adapter = getattr(adapters, ON_DISK[self.kind])(folder / "auth.db", **options)
         return store
 
 
 class _Shared:
-    """A store that was filled once, and is in that state again whenever it is lent to a test."""
+    """A store that was filled once, and is restored to that state whenever it is lent to a test."""
 
     def __init__(self, wanted: _Wanted, fill: Fill, clock: FrozenClock) -> None:
         if not callable(fill):
@@ -118,7 +118,7 @@ class _Shared:
                 "auth_baseline must return a function that takes a store and fills it, or None; it returned"
                 f" {fill!r}", pytrace=False,
             )  # fmt: skip
-        self._made_of = (wanted.kind, wanted.options)
+        self._made_for = (wanted.kind, wanted.options)
         self._fill, self._clock, self._start = fill, clock, clock()
         self._numbers = {"new_id": _Numbered("user"), "new_token": _Numbered("token")}
         self._store = wanted.open(clock=lambda: self._clock(), **self._numbers)
@@ -132,10 +132,10 @@ class _Shared:
             numbered.mark()
 
     def suits(self, wanted: _Wanted) -> bool:
-        return self._made_of == (wanted.kind, wanted.options)
+        return self._made_for == (wanted.kind, wanted.options)
 
     def lend(self, fill: Fill, clock: FrozenClock) -> Adapter | None:
-        """The store as it was when filled; None if it was closed, or filled otherwise or at another time."""
+        """The store as it was filled. None if it was closed, or ``fill`` or the starting time differs."""
         from . import ClosedError
 
         if self._fill is not fill or self._start != clock():
@@ -145,7 +145,7 @@ class _Shared:
             numbered.rewind()
         try:
             self._store.restore(self._snapshot)
-        except ClosedError:  # by the application, when the test was over
+        except ClosedError:  # the application closed it
             return None
         return self._store
 
@@ -163,7 +163,7 @@ def auth_clock() -> FrozenClock:
 
 @pytest.fixture(scope="session")
 def auth_baseline() -> Fill | None:
-    """Override it: a function that fills a store; called once, and every auth_store begins like that."""
+    """Override it to return a function that fills a store; every auth_store then begins in that state."""
     return None
 
 
@@ -199,18 +199,18 @@ def auth_store(
     yield lent
 
 
-# --- who is there -----------------------------------------------------------------------------
+# --- users and their sessions -----------------------------------------------------------------
 
 
 def _parts(url: str) -> SplitResult:
-    from urllib.parse import urlsplit  # 2 ms that only those who sign somebody in pay
+    from urllib.parse import urlsplit  # 2 ms, which only a test that signs somebody in should pay
 
     return urlsplit(url)
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A user with a session, and that as a browser carries it: in the cookie ``cookie_name`` of ``url``."""
+    """A user with a session, whose token a browser sends to ``url`` in the cookie ``cookie_name``."""
 
     user: User
     session: Session
@@ -231,8 +231,8 @@ class SignedIn:
     def storage_state(self) -> dict[str, Any]:
         """What Playwright's ``browser.new_context(storage_state=...)`` takes.
 
-        The cookie has no end of its own (-1): the browser's clock is not the frozen one, and it is the
-        store that decides how long a session lives.
+        The cookie has no expiry of its own (-1): the browser does not follow the frozen clock, and the store
+        decides how long a session lives.
         """
         url = _parts(self.url)
         cookie = {
@@ -242,7 +242,7 @@ class SignedIn:
             "path": "/",
             "expires": -1,
             "httpOnly": True,
-            # Browsers demand it of these names, and send such a cookie to http://localhost, too.
+            # Browsers require it for these prefixes, and send such a cookie to http://localhost, too.
             "secure": url.scheme == "https" or self.cookie_name.startswith(("__Host-", "__Secure-")),
             "sameSite": "Lax",
         }
@@ -251,7 +251,7 @@ class SignedIn:
 
 @pytest.fixture
 def make_user(auth_store: Adapter) -> Callable[..., User]:
-    """make_user(**fields): a new user, at ID@example.com unless an address (or None) is given."""
+    """make_user(**fields): a new user, with the address ID@example.com unless email= (even None) is given."""
 
     def make_user(**fields: Any) -> User:
         if "email" in fields:
@@ -265,7 +265,7 @@ def make_user(auth_store: Adapter) -> Callable[..., User]:
 
 @pytest.fixture
 def auth_user(make_user: Callable[..., User]) -> User:
-    """The user of this test; whom the other fixtures mean where none is named."""
+    """The user of this test, whom the other fixtures use unless another one is given."""
     return make_user()
 
 

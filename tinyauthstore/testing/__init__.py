@@ -12,17 +12,17 @@ An adapter without options overrides the fixture ``adapter`` instead, with one n
 that need options are then skipped. To leave out a single option, call ``pytest.skip`` where it is given.
 Either way the adapter is closed after the test.
 
-It may be asynchronous: where its methods are coroutine functions, all that they return is awaited, and
-``transaction()`` is entered by ``async with``. One that must be made inside a running event loop is made by
-a coroutine function.
+The adapter may be asynchronous: where its methods are coroutine functions, whatever they return is awaited,
+and ``transaction()`` is entered by ``async with``. If it must be made inside a running event loop, let a
+coroutine function make it.
 
 A test that needs a method which the adapter lacks is skipped, and says so (``pytest -rs``). So that nothing
-is skipped by mistake, name what is kept, of ``GROUPS``: ``capabilities = {"users", "sessions"}`` in the
-class skips all other groups, and makes a missing method of these a failure. ``test_... = None`` there
-leaves out a single test.
+is skipped by mistake, name those of ``GROUPS`` that the adapter supports: with ``capabilities = {"users",
+"sessions"}`` in the class, all other groups are skipped, and a missing method of these is a failure.
+``test_... = None`` in the class leaves out a single test.
 
 A failing test's docstring gives the reason for the demand. Numbers such as [next-auth#6821] name the bug
-report that it goes back to, "ASVS" is OWASP's Application Security Verification Standard 5.0. Times come
+report that led to it; "ASVS" is OWASP's Application Security Verification Standard 5.0. Times come
 from ``FrozenClock``; nothing sleeps. Where the package is vendored, not installed, say
 ``pytest.register_assert_rewrite("tinyauthstore.testing")`` in ``conftest.py`` to see the values compared.
 """
@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("tinyauthstore.testing needs pytest: pip install pytest") from error
 
-# Besides what __all__ names: what those who extend the kit, as this package's own tests do, build on.
+# Besides what __all__ names: what extensions of the kit, such as this package's own tests, build on.
 from .border import (  # noqa: F401
     CALLS,
     CREATE,

@@ -58,7 +58,7 @@ WRITES: dict[str, Call] = {
         a.update_authenticator_counter(credential_id, counter)
     ),
 }
-"""The methods that take fields, with something in those that must be given, in a ``Household``."""
+"""The methods that take fields, with a value for each required one, in a ``Household``."""
 
 CONFLICTS = {
     "e-mail of another": ("create_user", {"email": "ada@example.com"}, "User", "email"),
@@ -76,7 +76,7 @@ CONFLICTS = {
         "create_authenticator", {"credential_id": "grace-1", "counter": 9}, "Authenticator", "credential_id"
     ),
 }
-"""Writes of what is taken, and the model and field that the error names."""
+"""Writes that conflict with a record, and the model and field that the error names."""
 
 MISSING = {
     "update_user": ("update_user", {"user_id": NOBODY, "name": "new"}, "User"),
@@ -88,7 +88,7 @@ MISSING = {
         "update_authenticator_counter", {"credential_id": NOBODY}, "Authenticator"
     ),
 }
-"""Writes to what is not there, and the model that the error names."""
+"""Writes that need a record which does not exist, and the model that the error names."""
 
 KEYS = ("", "x" * 4097, SURROGATE, 5, b"x")
 LATE = datetime.max.replace(tzinfo=timezone(-DAY / 2))  # in UTC it would be in the year 10000
@@ -183,7 +183,7 @@ MARKER = "hunter2"
 
 
 def strange(home: Household) -> Iterator[str]:
-    """Texts that name nothing, most of which once led a store astray."""
+    """Texts that name nothing; most of them were once mishandled by some store."""
     yield from ("", " ", "\0", SURROGATE, "%", "_", "*", "None", "0", "🦄", "\u202e", "x" * 4096)
     yield from ("' OR '1'='1", "'; DELETE FROM users; --", '"', "\\", "$ne", "../../etc/passwd", "{}")
     ids = [session.id for session in vars(home.ada).get("sessions", [])]
@@ -228,7 +228,7 @@ class StrangerContract(Contract):
     def test_a_write_to_nobody_names_the_key_and_leaves_nothing_half_done(
         self, home: Household, case: Any
     ) -> None:
-        """An update never inserts; nothing may hang on a user who is not there."""
+        """An update never inserts; no record may belong to a user who does not exist."""
         before = home.state()
         method, given, model = case
         with pytest.raises(NotFoundError) as caught:
@@ -273,7 +273,7 @@ class StrangerContract(Contract):
         assert home.state() == before
 
     def test_ten_megabytes_are_answered_quickly(self, home: Household) -> None:
-        """Without normalising, hashing or sending them anywhere: a look-up must not be a lever."""
+        """Without normalising, hashing or sending them anywhere: a stranger must not slow the store down."""
         for text in ("x" * HUGE, "ẛ̣@" * (HUGE // 3), SURROGATE * HUGE, " " * HUGE):
             for lookup, call in LOOKUPS.items():
                 method = lookup.partition(",")[0]
@@ -532,7 +532,7 @@ class CustomModelContract(Contract):
 
     @pytest.mark.parametrize("name", ["user", "session", "authenticator"])
     def test_every_method_returns_the_custom_model(self, rich: Any, name: str) -> None:
-        """Typed and whole, also in lists, updates and farewells."""
+        """Typed and whole, also in lists, after updates and when deleted."""
         a, user_id = rich, rich.create_user(**GIVEN).id
         a.create_session(user_id=user_id, session_token="one", **GIVEN)
         register(a, user_id, **GIVEN)
@@ -606,7 +606,7 @@ class CustomModelContract(Contract):
         assert rich.get_user("ada") == user
 
     def test_a_list_that_holds_itself_is_refused(self, rich: Any) -> None:
-        """JSON cannot carry it, and nobody may hang on it."""
+        """JSON cannot represent it, and the call must not hang."""
         loop: list[Any] = []
         loop.append(loop)
         with pytest.raises(InvalidFieldError):
@@ -616,7 +616,7 @@ class CustomModelContract(Contract):
     def test_an_unfitting_provider_value_leaves_a_custom_field_at_its_default(
         self, rich: Any, name: str
     ) -> None:
-        """And lies in ``extra``: a provider's whim is not fatal."""
+        """It is kept in ``extra``: whatever a provider sends, the sign-in succeeds."""
         for i, value in enumerate([SURROGATE, ["x"]]):
             sent: dict[str, Any] = {name: value, f"maybe_{name}": value}
             account = link(rich, rich.create_user().id, str(i), **sent)

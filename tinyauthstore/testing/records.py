@@ -44,7 +44,7 @@ class UserContract(Contract):
         assert store.get_user(ada.id) == store.get_user_by_email("Ada@Example.com") == ada
 
     def test_a_user_needs_no_field_at_all(self, store: Any) -> None:
-        """Guests and passkey-only users have no address; the id is made."""
+        """Guests and passkey-only users have no address; the id is generated."""
         guest = store.create_user()
         assert guest.id
         assert guest == User(id=guest.id)
@@ -95,7 +95,7 @@ class UserContract(Contract):
         assert [store.get_user_by_email(email).id for email in case] == [first.id, second.id]
 
     def test_two_users_may_have_no_address(self, store: Any) -> None:
-        """No address is not an address that could be taken, nor one that could be looked up."""
+        """None is not an address: it can be neither taken nor looked up."""
         assert store.create_user(email=None).id != store.create_user(email=None).id
         assert store.get_user_by_email("None") is None
         assert store.get_user_by_email("") is None
@@ -128,7 +128,7 @@ class UserContract(Contract):
             store.update_user(NOBODY)
 
     def test_a_changed_address_frees_the_old_one(self, store: Any, ada: User) -> None:
-        """The old address resolves no longer, and may be taken. [Upstash and Unstorage adapters]"""
+        """The old address no longer resolves, and may be taken. [Upstash and Unstorage adapters]"""
         store.update_user(ada.id, email="countess@example.com")
         assert store.get_user_by_email("ada@example.com") is None
         assert store.get_user_by_email("COUNTESS@example.com").id == ada.id
@@ -259,7 +259,7 @@ class AccountContract(Contract):
     def test_a_value_of_the_wrong_type_is_kept_and_never_fatal(
         self, store: Any, ada: User, case: Any
     ) -> None:
-        """Nothing that a provider sends is dropped or fatal: it lies in ``extra``, the field is empty."""
+        """Nothing that a provider sends is dropped or fatal: it is kept in ``extra``, the field is empty."""
         field, value = case
         account = link(store, ada.id, **{field: value})
         assert (getattr(account, field), account.extra) == (None, {field: value})
@@ -288,7 +288,7 @@ class AccountContract(Contract):
         assert store.get_user(ada.id) == ada
 
     def test_an_unlinked_account_may_go_to_another_user(self, store: Any, ada: User, grace: User) -> None:
-        """It is free, and nothing of its former life sticks to it."""
+        """It is free, and keeps nothing of its former link."""
         account = link(store, ada.id, access_token="old", team="red")
         store.unlink_account(**key(account))
         assert link(store, grace.id) == Account(grace.id, "oauth", "github", "1")
@@ -351,7 +351,7 @@ class AuthenticatorContract(Contract):
     def test_a_counter_that_does_not_grow_is_refused(
         self, store: Any, ada: User, before: int, after: int
     ) -> None:
-        """The passkey may have been cloned; the error says both, the stored one is kept. WebAuthn § 6.1.1"""
+        """The passkey may have been cloned; the error names both, the stored one is kept. WebAuthn § 6.1.1"""
         one = register(store, ada.id, counter=before)
         with pytest.raises(CounterRegressionError) as caught:
             store.update_authenticator_counter("credential", after)

@@ -1,4 +1,4 @@
-"""The store as a whole: transactions, its life, threads; and the whole contract."""
+"""The store as a whole: transactions, lifecycle, threads; and the whole contract."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class TransactionContract(Contract):
 
     def test_nobody_sees_unfinished_work(self, store: Any, ada: User) -> None:
         """Another thread waits, or sees what was there before; never what is rolled back later."""
-        store.transaction()  # skips where there is none, before the other thread waits for it
+        store.transaction()  # skips if there is none, before the other thread waits for it
         changed, looked = threading.Event(), threading.Event()
 
         def look(_: int) -> Any:
@@ -170,21 +170,21 @@ class TransactionContract(Contract):
             with pytest.raises(Undo), store.transaction():
                 store.update_user(ada.id, name="unfinished")
                 changed.set()
-                looked.wait(0.05)  # one that makes readers wait is not seen to end
+                looked.wait(0.05)  # times out if the store makes readers wait
                 raise Undo
 
         assert race(2, lambda i: look(i) if i else change())[1] == "Ada"
 
     def test_a_rollback_takes_no_other_threads_work_along(self, store: Any, ada: User) -> None:
         """A write of another thread is no part of this thread's transaction."""
-        store.transaction()  # skips where there is none, before the other thread waits for it
+        store.transaction()  # skips if there is none, before the other thread waits for it
         begun, created = threading.Event(), threading.Event()
 
         def roll_back() -> None:
             with pytest.raises(Undo), store.transaction():
                 store.update_user(ada.id, name="unfinished")
                 begun.set()
-                created.wait(0.05)  # one that makes writers wait is not seen to end
+                created.wait(0.05)  # times out if the store makes writers wait
                 raise Undo
 
         def create() -> Any:
@@ -199,7 +199,7 @@ class TransactionContract(Contract):
 
 
 class LifecycleContract(Contract):
-    """Purging, snapshots, the check, and the end."""
+    """Purging, snapshots, ``check`` and ``close``."""
 
     group = "lifecycle"
 
@@ -224,7 +224,7 @@ class LifecycleContract(Contract):
         assert len(aging.list_sessions("ada")) == aging.delete_verification_tokens("x") == 2
 
     def test_a_purge_can_be_limited(self, aging: Any) -> None:
-        """At most so many of each kind, for those who cannot wait long."""
+        """At most that many of each kind, for callers who cannot wait long."""
         counts = [aging.purge_expired(limit=limit) for limit in (0, 3, 3, 3)]
         assert counts == [(0, 0), (3, 3), (1, 1), (0, 0)]
 
@@ -258,7 +258,7 @@ class LifecycleContract(Contract):
             store.create_verification_token(identifier="x")
         clock.tick(days=1)
         left = store.purge_expired()
-        # 6 are live at a time, and as many more expire in an interval, the one in between included.
+        # Of each kind, 6 are live at a time, and about as many more expire between two purges.
         assert left.sessions <= 20 and left.verification_tokens <= 20
 
     def test_purging_at_writes_can_be_switched_off(self, timed: Any, clock: FrozenClock) -> None:
@@ -367,7 +367,7 @@ class LifecycleContract(Contract):
         assert isinstance(caught.value, AuthStoreError)
 
     def test_a_closed_store_restores_nothing(self, store: Any) -> None:
-        """``restore`` with what it would have taken."""
+        """Not even a valid snapshot."""
         snapshot = store.snapshot()
         store.close()
         with pytest.raises(ClosedError):
@@ -384,7 +384,8 @@ class LifecycleContract(Contract):
     def test_a_closed_adapter_says_so_whatever_is_asked(self, store: Any, case: Any) -> None:
         """Also where the answer could only be nothing: it is a programmer's mistake all the same."""
         store.close()
-        for look in (store.get_user, store.get_user_by_email, store.get_session_and_user, store.list_accounts):
+        looks = (store.get_user, store.get_user_by_email, store.get_session_and_user, store.list_accounts)
+        for look in looks:
             with pytest.raises(ClosedError):
                 look(case)
         with pytest.raises(ClosedError):
@@ -394,7 +395,7 @@ class LifecycleContract(Contract):
         """So that leaks show in tests, before they fail on Windows. [cpython#135333]"""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            gc.collect()  # what other tests left behind is not what is looked for
+            gc.collect()  # what other tests left behind does not matter here
         with pytest.warns(ResourceWarning):
             wrap(make_adapter())
             gc.collect()

@@ -43,7 +43,7 @@ ON_A_SESSION: dict[str, Call] = {
     "revoke_session": lambda a, s: a.revoke_session(s.user_id, s.id),
     "revoke_sessions": lambda a, s: a.revoke_sessions(s.user_id),
 }
-"""What can be done about a session."""
+"""The operations on a session."""
 
 BY_TOKEN = [*ON_A_SESSION][:5]
 
@@ -72,7 +72,7 @@ class SessionContract(Contract):
         assert ON_A_SESSION[method](store, Session(NOBODY, NOBODY, FAR, id=NOBODY)) == NOTHING.get(method)
 
     def test_a_session_lives_for_session_max_age(self, timed: Any, session: Session) -> None:
-        """Counted from the clock's now; ``created_at`` is that now."""
+        """Counted from the clock's time, which is ``created_at``."""
         assert (session.created_at, session.expires) == (START, START + 30 * DAY)
 
     def test_an_age_may_be_seconds_or_a_timedelta(self, build: Call, clock: FrozenClock) -> None:
@@ -354,7 +354,7 @@ class VerificationContract(Contract):
         assert all(len(token) >= 43 for token in tokens)
 
     def test_a_token_lives_for_verification_max_age(self, timed: Any) -> None:
-        """Counted from the clock's now. ASVS 6.5.5: ten minutes at most."""
+        """Counted from the clock's time. ASVS 6.5.5: ten minutes at most."""
         expires = START + timedelta(seconds=600)
         assert timed.create_verification_token(identifier="x").expires == expires
 

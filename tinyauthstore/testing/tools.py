@@ -1,4 +1,4 @@
-"""What the tests of every group use: clocks, loops and threads, somebody to look at, and the fixtures."""
+"""What the tests of every group use: clocks, loops and threads, users to look at, and the fixtures."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ GROUPS: dict[str, frozenset[str]] = {
     "custom models": frozenset(),
     "concurrency": frozenset(),
 }
-"""What an adapter may be capable of, and the methods that each of these adds."""
+"""What an adapter may support, and the methods that each group adds."""
 
 METHODS = frozenset[str]().union(*GROUPS.values())
 
@@ -96,7 +96,7 @@ class FrozenClock:
         return self.now
 
     def tick(self, **by: float) -> datetime:
-        """Go on (or back) by what ``timedelta`` takes, such as ``days=31, microseconds=1``; the new time."""
+        """The new time, after moving by ``timedelta``'s arguments, such as ``days=31, microseconds=-1``."""
         self.now += timedelta(**by)
         return self.now
 
@@ -106,7 +106,7 @@ PATIENCE = 60.0
 
 
 class Loop:
-    """An event loop on a thread of its own, begun when it is first needed."""
+    """An event loop on a thread of its own, started when it is first needed."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -117,8 +117,8 @@ class Loop:
     def run(self, call: Call, /, *arguments: Any, **fields: Any) -> Any:
         """What ``call`` returns or raises, awaited if need be, as a task of the loop.
 
-        All calls from one thread share a context: to a ``ContextVar``, such as one that knows the open
-        transaction, a thread of the tests is what a task is in an application.
+        All calls from one thread share a context: a ``ContextVar``, such as one that holds the open
+        transaction, sees a thread of the tests as it sees a task of an application.
         """
         self._start()
         if not hasattr(self._caller, "context"):
@@ -134,7 +134,7 @@ class Loop:
 
         def begin() -> None:
             begun = self._loop.create_task(task(), context=context)
-            self._tasks.add(begun)  # the loop itself keeps no hold on it
+            self._tasks.add(begun)  # the loop itself keeps only a weak reference
             begun.add_done_callback(self._tasks.discard)
 
         self._loop.call_soon_threadsafe(begin)
@@ -161,7 +161,7 @@ class Loop:
 
 
 class Block:
-    """A ``with`` block of an adapter's, asynchronous or not: a transaction, or the adapter itself."""
+    """A ``with`` block on an adapter, asynchronous or not: a transaction, or the adapter itself."""
 
     def __init__(self, subject: Subject, manager: Any) -> None:
         self._subject = subject
@@ -178,7 +178,7 @@ class Block:
 
 
 class Subject:
-    """An adapter as the tests see it: synchronous, and what it lacks skips the test that asks for it."""
+    """An adapter as the tests see it: synchronous; a test that asks for a method it lacks is skipped."""
 
     def __init__(self, adapter: Any, loop: Loop, capabilities: Collection[str] | None = None) -> None:
         self._adapter = adapter
@@ -215,12 +215,12 @@ class Subject:
         return call(*arguments) if self._loop is None else self._loop.run(call, *arguments)
 
     def _shut(self) -> None:
-        """Close it, if that can be done."""
+        """Close the adapter, if it has such a method."""
         if close := getattr(self._adapter, "close", None):
             self._call(close)
 
     def _lack(self, name: str) -> str | None:
-        """Why the adapter is not asked for that method; None if it is."""
+        """Why tests that need this method are skipped; None if they run."""
         if self._capabilities is None:
             names = (name, name.replace("__", "__a", 1))  # __aenter__ for __enter__
             known = any(hasattr(self._adapter, one) for one in names)
@@ -230,7 +230,7 @@ class Subject:
 
 
 def offers(store: Any, name: str) -> bool:
-    """Whether the store has that method; for tests that can do without it."""
+    """Whether the store has this method; for tests that can do without it."""
     return store._lack(name) is None if isinstance(store, Subject) else hasattr(store, name)
 
 
@@ -264,7 +264,7 @@ class Undo(Exception):
 
 
 def undone(store: Any, call: Call) -> Any:
-    """What ``call()`` returns, its effects rolled back: a look at what only a write can show."""
+    """What ``call()`` returns; its effects are rolled back. It shows what only a write can show."""
     result = None
     with pytest.raises(Undo), store.transaction():
         result = call()
@@ -273,7 +273,7 @@ def undone(store: Any, call: Call) -> Any:
 
 
 def register(store: Any, user_id: str, credential_id: str = "credential", **fields: Any) -> Any:
-    """``create_authenticator`` with something in every field that must be given."""
+    """``create_authenticator`` with a value for every required field."""
     given = dict(
         provider_account_id=credential_id, credential_public_key="a2V5", counter=1,
         credential_device_type="multiDevice", credential_backed_up=True,
@@ -289,8 +289,8 @@ def link(store: Any, user_id: str, account_id: str = "1", provider: str = "githu
 
 
 def looked_up(store: Any, session: Any) -> Any:
-    """The session, looked up so often that a store which keeps what is asked for keeps this one: it must notice
-    every write that follows."""
+    """The session, looked up so often that a store with a cache has cached it: it must notice every later
+    write."""
     for _ in range(3):
         store.get_session_and_user(session.session_token)
     return session
@@ -322,13 +322,13 @@ class Resident:
             self.tokens = [store.create_verification_token(**pair) for pair in pairs]
 
     def __getattr__(self, name: str) -> Any:
-        """Records that the store does not make: the test that asks for them is skipped, as for the method."""
+        """For records that the store cannot create: asking for them skips the test, as the method does."""
         if name not in self.MADE_BY:
             raise AttributeError(name)
         return getattr(self.store, self.MADE_BY[name])
 
     def state(self) -> list[Any]:
-        """All that the contract lets one see of this user."""
+        """Everything about this user that the contract shows."""
         a = self.store
         accounts, sessions, authenticators, tokens = (vars(self).get(name, []) for name in self.MADE_BY)
         return [
@@ -372,7 +372,7 @@ class Contract:
     group: ClassVar[str]
 
     capabilities: ClassVar[Collection[str] | None] = None
-    """Of ``GROUPS``, those that the adapter keeps; None: all, as far as it has the methods."""
+    """Those of ``GROUPS`` that the adapter supports; None: all whose methods it has."""
 
     @pytest.fixture
     def make_adapter(self) -> Call:
@@ -381,12 +381,12 @@ class Contract:
 
     @pytest.fixture
     def adapter(self, make_adapter: Call) -> Any:
-        """Override, where ``make_adapter`` is not: one new, empty adapter."""
+        """Override this if ``make_adapter`` is not overridden: one new, empty adapter."""
         return make_adapter()
 
     @pytest.fixture(autouse=True)
     def _capable(self, request: pytest.FixtureRequest) -> None:
-        """Skip what the class does not claim to keep."""
+        """Skip the groups that the class does not claim to support."""
         if self.capabilities is not None:
             if unknown := {*self.capabilities} - {*GROUPS}:
                 pytest.fail(f"capabilities may be {', '.join(GROUPS)}; not {', '.join(unknown)}")
@@ -397,7 +397,7 @@ class Contract:
 
     @pytest.fixture
     def wrap(self) -> Iterator[Call]:
-        """Makes of an adapter, or of a coroutine that makes one, what tests can use."""
+        """A function that makes a ``Subject`` of an adapter, or of an awaitable that gives one."""
         loop = Loop()
 
         def wrap(made: Any) -> Subject:
@@ -410,7 +410,7 @@ class Contract:
 
     @pytest.fixture
     def shut(self) -> Iterator[Call]:
-        """Has what it is given closed after the test, and returns it."""
+        """A function that returns its argument, and has it closed after the test."""
         with ExitStack() as stack:
 
             def shut(store: Subject) -> Subject:
@@ -447,7 +447,7 @@ class Contract:
 
     @pytest.fixture
     def timed(self, build: Call, clock: FrozenClock) -> Any:
-        """A store on the frozen clock, with the ages that tests reckon with, purging only when told to."""
+        """A store on the frozen clock, with the ages that tests rely on, purging only when told to."""
         return build(
             clock=clock, session_max_age=30 * DAY, session_update_age=DAY, verification_max_age=600,
             purge_interval=None,
