@@ -6,8 +6,12 @@ opaque *key*, a tuple that only the base makes and only the backend takes apart.
 
 Every verb that changes something is called inside a transaction, by one caller at a time, so what the rules have
 read there still holds when they write. ``_get``, ``_find``, ``_get_owner`` and ``_get_session_and_user`` may be called
-from any thread at any time; a store whose records must not be touched by two threads at once takes turns
-(``transactions.py``).
+from any thread at any time; a store whose records must not be touched by two threads at once reads them within
+``_in_turn``.
+
+A subclass's constructor calls ``super().__init__(**options)`` first and ``_opened()`` last. A record may have dicts and
+lists inside: a store in memory copies it both when it files it and when it returns it.
+``tests/test_own_backend.py`` is a whole backend in a hundred lines.
 """
 
 from __future__ import annotations
@@ -742,7 +746,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return max(deadline - time.monotonic(), 0.0)
 
     def _in_turn(self, read: Callable[[], T]) -> T:
-        """What ``read`` returns, called while nobody else uses the store. BusyError."""
+        """What ``read`` returns, called while nobody else uses the store. BusyError. ``read`` must not call it again."""
         me, turn = get_ident(), self._turn
         try:
             turn.claims[me] = None
@@ -888,7 +892,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @abstractmethod
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
-        """The session, token filled in, with its user, expired or not; None if there is none."""
+        """The session, token filled in, with its user, expired or not; None if there is none. ClosedError.
+
+        It is filed under the key ``(self._digest(session_token),)``.
+        """
 
     @abstractmethod
     def _get_owner(self, account: Key) -> UserT | None:
@@ -904,7 +911,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @abstractmethod
     def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
-        """File the record with that key under a new one that is free."""
+        """File the session with that key under a new one that is free. Its ``id`` becomes ``session_id(new[0])``."""
 
     @abstractmethod
     def _remove(self, entity: Entity, key: Key) -> Any:
