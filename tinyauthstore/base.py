@@ -33,7 +33,7 @@ from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import forks
-from .contract import Adapter, Snapshot, by_name
+from .contract import Adapter, Snapshot, by_name, refuse_to_copy
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError, StorageError,
 )
@@ -700,10 +700,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             finally:  # a warning may be an error
                 self.close()
 
-    def __reduce_ex__(self, protocol: object) -> Any:
-        raise TypeError(
-            f"{self!r} cannot be copied or pickled: it is a connection, not data. Open another store, or take a snapshot()"
-        )
+    __reduce_ex__ = refuse_to_copy
 
     def _opened(self) -> None:
         """The constructor's last step: from here on the store must be closed, and survives fork()."""
