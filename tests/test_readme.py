@@ -46,6 +46,7 @@ from tinyauthstore import (
     base,
     connect,
     errors,
+    forks,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -1045,3 +1046,7 @@ def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
 
 def test_the_table_on_asyncio_says_how_much_is_read_at_once() -> None:
     assert f"more than {base.AT_ONCE} records" in section("asyncio")
+
+
+def test_the_operations_say_how_long_a_fork_waits() -> None:
+    assert f"`fork()` waits at most {forks.PATIENCE:g} seconds" in section("Operations")

@@ -9,13 +9,15 @@ Auth.js's adapter contract for Python, on the standard library alone::
         session = store.create_session(user_id=ada.id)
         found = store.get_session_and_user(session.session_token)
 
-``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` implement it.
+``Adapter`` is the contract; ``SQLiteAdapter``, ``ShelveAdapter`` and ``MemoryAdapter`` implement it. ``BaseAdapter``
+is where a backend of your own begins.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .adapters import MemoryAdapter, ShelveAdapter, SQLiteAdapter, connect
+    from .base import BaseAdapter
     from .contract import (
         Adapter,
         AuthenticatorStore,
@@ -54,6 +56,7 @@ __all__ = [
     "AuthStoreError",
     "Authenticator",
     "AuthenticatorStore",
+    "BaseAdapter",
     "BusyError",
     "ClosedError",
     "ConflictError",
@@ -85,9 +88,10 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import adapters, contract, errors, models, split
+        from . import adapters, base, contract, errors, models, split
 
-        known = vars(models) | vars(errors) | vars(contract) | vars(split) | vars(adapters)
+        modules = (models, errors, contract, split, base, adapters)
+        known = {name: value for module in modules for name, value in vars(module).items()}
         globals().update((public, known[public]) for public in __all__)
         return known[name]
 

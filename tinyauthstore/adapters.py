@@ -929,6 +929,8 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             with suppress(TypeError, AttributeError):  # a value of the wrong type, reported already
                 if (group := entity.group_of(record)) is not None:
                     groups.setdefault(group, set()).add(key)
+                if entity.group in entity.key and key[entity.key.index(entity.group)] != group:
+                    yield f"{self._named(entity, record)}: it is filed under {brief(key[0])}"
         for group, keys in groups.items():
             for key in keys ^ set(records.groups.get(group, ())):
                 yield f"{entity.name} {brief(key[0])}: {brief(group)} is not its {entity.group}"

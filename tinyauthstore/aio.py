@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from .base import BaseAdapter
-from .contract import Adapter, like
+from .contract import Adapter, like, refuse_to_copy
 from .errors import ClosedError
 from .models import (
     Account, AccountT, Authenticator, AuthenticatorT, Session, SessionT, User, UserT, VerificationToken,
@@ -178,6 +178,8 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     def __repr__(self) -> str:
         return f"AsyncAdapter({self._adapter!r})"
+
+    __reduce_ex__ = refuse_to_copy
 
     # -- who runs where
 

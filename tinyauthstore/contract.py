@@ -292,3 +292,10 @@ def like(method: Method) -> Callable[[Callable[..., Any]], Method]:
         return cast(Method, function)
 
     return decorate
+
+
+def refuse_to_copy(store: object, _: object) -> Any:
+    """The ``__reduce_ex__`` of every store: TypeError from ``copy`` and ``pickle``."""
+    raise TypeError(
+        f"{store!r} cannot be copied or pickled: it is a connection, not data. Open another store, or take a snapshot()"
+    )

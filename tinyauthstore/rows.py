@@ -48,6 +48,8 @@ class Rows:
         keys, fields = zip(*rows)
         parts: list[Any] = list(zip(*keys, strict=True))
         columns: dict[str, Any] = {name: itertools.repeat("") for name in self.entity.withheld}
+        if any({*map(type, part)} != {str} for part in parts):
+            raise ValueError("a part of its key is no text")
         if self._digest is not None:
             parts[self._digest] = list(map(bytes.fromhex, parts[self._digest]))
             columns["id"] = map(session_id, parts[self._digest])

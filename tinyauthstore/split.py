@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .contract import (
     Adapter, AuthenticatorStore, Method, SessionStore, Snapshot, UserStore, VerificationStore, by_name, like,
+    refuse_to_copy,
 )
 from .errors import NotFoundError
 from .models import Purged, Session, SessionAndUser, User, email_key
@@ -107,6 +108,8 @@ class SplitAdapter(Adapter):
 
     def __repr__(self) -> str:
         return f"SplitAdapter({', '.join(map(repr, self._stores))})"
+
+    __reduce_ex__ = refuse_to_copy
 
     # -- users: one store answers, but a user is deleted from all stores
 
