@@ -21,7 +21,7 @@ from tinyauthstore import BaseAdapter, ConflictError, SessionAndUser
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.models import ACCOUNT, ENTITIES, SESSION, USER, Entity, session_id
 from tinyauthstore.testing import (
-    AdapterContract, LifecycleContract, SessionContract, TransactionContract, VerificationContract,
+    AdapterContract, TransactionContract,
 )
 
 Key = tuple[Any, ...]
@@ -128,7 +128,7 @@ class TestOwnBackend(AdapterContract):
         return DictAdapter
 
 
-class TestOwnBackendAwaited(SessionContract, VerificationContract, TransactionContract, LifecycleContract):
+class TestOwnBackendAwaited(TransactionContract):
     @pytest.fixture
     def make_adapter(self) -> Callable[..., Any]:
         return lambda **options: AsyncAdapter(DictAdapter(**options))

@@ -64,9 +64,11 @@ def full_disk(room: int) -> Iterator[None]:
 def test_after_a_disk_was_full_nothing_of_the_transaction_can_succeed(tmp_path: Path, nested: bool) -> None:
     with SQLiteAdapter(tmp_path / "auth.db") as store:
         furnish(store)
+        kept = store.create_session(user_id="ada").session_token
+        assert all(store.get_session_and_user(kept) for _ in range(3))
         with pytest.raises(StorageError, match="undone"):
             with store.transaction():
-                store.revoke_sessions("ada")
+                store.delete_session("session")
                 with pytest.raises(StorageError), full_disk(1 << 20):
                     if nested:
                         with store.transaction():
@@ -78,6 +80,8 @@ def test_after_a_disk_was_full_nothing_of_the_transaction_can_succeed(tmp_path: 
                     lambda: store.get_user("ada"),
                     lambda: store.get_session_and_user("session"),
                     lambda: store.list_accounts("ada"),
+                    lambda: store.get_session_and_user(kept),
+                    lambda: store.touch_session(kept),
                     lambda: store.transaction().__enter__(),
                 ):
                     with pytest.raises(StorageError, match="undone"):

@@ -395,15 +395,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         # Every request of an application comes here: each line was measured, and nothing is factored out.
-        kept, watch = self._kept, self._watch
+        kept, watch, turn = self._kept, self._watch, self._turn
         place = kept.places.get(session_token)
+        if turn.claims and innermost(self) is not None:
+            place = None  # inside a transaction, which SQLite may have undone: read what it sees
         if place is not None and (watch.quiet() if watch is not None else self._in_memory):
             # In this order: a commit from before the watch was quiet has already cast doubt on the cache.
             found = kept.served(place)
             if found is not None:
                 return found
         digest = self._digest(session_token)
-        me, turn = get_ident(), self._turn
+        me = get_ident()
         try:
             turn.claims[me] = None
             if [*turn.claims][0] != me and not turn.claim(me):
@@ -575,6 +577,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             me, turn = get_ident(), innermost(self) or self._turn
             try:
                 self._take(turn, me)
+                if turn is not self._turn:
+                    self._require_whole()
                 yield self._connection or self._reconnected()
             finally:
                 turn.claims.pop(me, None)
