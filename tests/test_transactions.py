@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import os
 import sqlite3
@@ -281,6 +282,21 @@ def test_a_transaction_may_be_left_in_another_thread_than_it_was_entered_in(
             assert (third.submit(store.delete_user, "ada").result(PATIENCE) is not None) == (ending[0] is None)
             first.submit(store.create_user, id="grace").result(PATIENCE)
             assert third.submit(store.delete_user, "grace").result(PATIENCE) is not None
+
+
+def test_blocks_that_were_left_in_other_threads_do_not_pile_up(pools: tuple[ThreadPoolExecutor, ...]) -> None:
+    """A thread's context keeps noting the block that was entered there, until the next one begins."""
+
+    def blocks() -> int:
+        return sum(type(one).__name__ == "Block" for one in gc.get_objects())
+
+    with MemoryAdapter() as store:
+        before = blocks()
+        for _ in range(100):
+            manager = store.transaction()
+            pools[0].submit(manager.__enter__).result(PATIENCE)
+            pools[1].submit(manager.__exit__, None, None, None).result(PATIENCE)
+        assert blocks() - before < 5
 
 
 @each_store

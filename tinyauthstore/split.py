@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .contract import (
     Adapter, AuthenticatorStore, Method, SessionStore, Snapshot, UserStore, VerificationStore, by_name, like,
@@ -13,9 +13,12 @@ from .contract import (
 )
 from .errors import NotFoundError
 from .models import Purged, Session, SessionAndUser, User, email_key
+from .transactions import Transaction
 
 if TYPE_CHECKING:
     from typing import Self
+
+T = TypeVar("T")
 
 
 def _has(store: Any, name: str) -> bool:
@@ -208,16 +211,12 @@ class SplitAdapter(Adapter):
         purged = [store.purge_expired(limit=limit) for store in self._with("purge_expired")]
         return Purged(sum(one.sessions for one in purged), sum(one.verification_tokens for one in purged))
 
-    @contextmanager
-    def transaction(self) -> Iterator[Self]:
+    def transaction(self) -> AbstractContextManager[Self]:
         """A transaction in each store that has ``transaction()``; inside another one, a savepoint in each.
 
         If the block raises, it is undone in all of these stores. What was written to any other store stays.
         """
-        with ExitStack() as stack:
-            for store in self._with("transaction"):  # committed in the reverse order
-                stack.enter_context(store.transaction())
-            yield self
+        return _Together(self, self._with("transaction"))
 
     def snapshot(self) -> Snapshot:
         methods = [_method_of(store, "snapshot") for store in self._stores]
@@ -249,3 +248,46 @@ class SplitAdapter(Adapter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Together(Generic[T]):
+    """A transaction in each of several stores, begun in their order and ended in the reverse one.
+
+    Not an ExitStack: its frames and an exception that comes in one keep each other alive, and with them a
+    transaction of ours that was interrupted before its ``__exit__`` began.
+    """
+
+    def __init__(self, result: T, stores: Iterable[Any]) -> None:
+        self._result = result
+        self._stores = stores
+        self._entered: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> T:
+        try:
+            for store in self._stores:
+                manager = store.transaction()
+                ours = isinstance(manager, Transaction)
+                self._entered += [manager] * ours  # already: it may be left without having been entered
+                manager.__enter__()
+                self._entered += [manager] * (not ours)
+            return self._result
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failure: BaseException | None = None
+        try:
+            for manager in reversed(self._entered):
+                try:
+                    manager.__exit__(kind, error, trace)
+                except BaseException as raised:  # the stores that are left are rolled back
+                    failure, kind, error, trace = raised, type(raised), raised, raised.__traceback__
+                    if isinstance(manager, Transaction):
+                        manager.__exit__(kind, error, trace)  # again, if it had not begun
+            if failure is not None:
+                raise failure
+        finally:
+            del failure, error, trace  # the traceback holds this frame

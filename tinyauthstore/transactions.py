@@ -153,7 +153,7 @@ class Block(Turn):
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.thread = threading.get_ident()
         self._place = store._turn if outer is None else outer
-        self._around = _innermost.get()
+        self._around = _not_ended()
         # Not a __del__, which would run at the end of every block: a Ctrl-C that comes inside one is lost.
         self._dropped: object = weakref.ref(manager, self._end_without_manager)
 
@@ -215,9 +215,17 @@ class Block(Turn):
             self.store = None  # contexts that were copied inside the block may keep it in memory for long
 
 
+def _not_ended() -> Block | None:
+    """The innermost block of any store in this context. One that was ended elsewhere may still be noted here."""
+    block = _innermost.get()
+    while block is not None and block.store is None:
+        block = block._around
+    return block
+
+
 def innermost(store: Owner | None) -> Block | None:
     """The innermost open block of that store that this context is inside, or None."""
-    block = _innermost.get()
+    block = _not_ended()
     while block is not None and not (block.store is store and block.open):
         block = block._around
     return block
@@ -259,7 +267,8 @@ class Transaction(Generic[StoreT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         block = self._block
-        assert block is not None
+        if block is None:
+            return
         try:
             if kind is None:
                 block.commit()
