@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -651,6 +652,18 @@ def test_check_finds_what_was_planted(path: Path, what: str) -> None:
     with SQLiteAdapter(path) as store:
         problems = store.check()
     assert [problem for problem in problems if names in problem] != []
+
+
+def test_check_finds_an_index_that_differs_from_its_table(path: Path) -> None:
+    furnished(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DROP INDEX sessions_expires; CREATE INDEX sessions_expires ON sessions (created_at);"
+            " PRAGMA writable_schema = ON;"
+            " UPDATE sqlite_schema SET sql = replace(sql, 'created_at', 'expires') WHERE name = 'sessions_expires'"
+        )
+    with SQLiteAdapter(path) as store:
+        assert store.check() == ["index sessions_expires differs from its table sessions: REINDEX mends that"]
 
 
 def test_check_finds_a_damaged_page(path: Path, large: bytes) -> None:

@@ -606,10 +606,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _check_storage(self) -> list[str]:
         with self._one_view() as connection:
-            answers = self._run("PRAGMA integrity_check", (), connection)
+            answers = self._run("PRAGMA quick_check", (), connection)
             found = [in_words(text) for (text,) in answers if text != "ok"]
             for entity, table in self._schema.tables.items():
                 try:
+                    for index, query in table.index_sums():
+                        [(in_index, in_table)] = self._run(query, (), connection)
+                        if in_index != in_table:
+                            found.append(f"index {index} differs from its table {entity.plural}: REINDEX mends that")
                     for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
                     for row in self._stream(connection, table.orphans) if table.orphans else ():
