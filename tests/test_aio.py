@@ -490,7 +490,7 @@ def test_every_call_of_an_adapter_that_is_not_ours_runs_on_the_worker(call: str)
 # --- the event loop is never blocked ----------------------------------------------------------
 
 TRIES = 3
-WINDOW = 0.4
+WINDOW = 0.25
 LONGEST = 0.1
 """Seconds. Of the tries' widest gaps the narrowest is judged: what a store does it does in every try, what
 a machine that is busy otherwise does to us it does in some. (On one that is not, they are a few ms.)"""

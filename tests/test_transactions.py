@@ -207,8 +207,8 @@ def test_an_exception_at_any_point_of_nested_blocks_leaves_all_or_nothing_and_no
     kind: str, events: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Whatever is acknowledged afterwards lasts, at once and after reopening."""
-    # All points of one store are a minute's work: every 41st, and others for each store.
-    for number in range(list(MAKERS).index(kind), 10_000, 41):
+    # All points of one store are a minute's work: every 61st, and others for each store.
+    for number in range(list(MAKERS).index(kind), 10_000, 61):
         folder = tmp_path / str(number)
         folder.mkdir()
         with MAKERS[kind](folder, timeout=0.05) as store:
