@@ -7,6 +7,7 @@ not ended by then is usable in the parent only, and refuses to work in the child
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -39,6 +40,7 @@ class Participant(Protocol):
 
 
 _participants: weakref.WeakValueDictionary[int, Participant] = weakref.WeakValueDictionary()  # oldest first
+_numbers = itertools.count()
 
 still = threading.RLock()
 """A thread that holds this keeps all other threads from forking."""
@@ -47,7 +49,7 @@ still = threading.RLock()
 def register(participant: Participant) -> None:
     """Tell ``participant`` of every fork from now on, until it is garbage."""
     with still:
-        _participants[max(_participants, default=0) + 1] = participant
+        _participants[next(_numbers)] = participant
 
 
 def _before() -> None:
