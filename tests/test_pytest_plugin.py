@@ -376,8 +376,10 @@ def test_a_tick_ends_a_session(passes: Passes) -> None:
     """)
 
 
-def test_every_test_begins_at_the_same_time(passes: Passes) -> None:
+def test_a_tick_is_forgotten_after_the_test(passes: Passes) -> None:
     passes("""
+        from datetime import timedelta
+
         seen = []
 
         def test_1(auth_clock):
@@ -385,7 +387,17 @@ def test_every_test_begins_at_the_same_time(passes: Passes) -> None:
             auth_clock.tick(days=31)
 
         def test_2(auth_clock):
-            assert seen == [auth_clock()]
+            assert timedelta(0) <= auth_clock() - seen[0] < timedelta(days=1)
+    """)
+
+
+def test_without_a_baseline_each_test_begins_at_the_real_time(passes: Passes) -> None:
+    passes("""
+        import time
+
+        def test_1(auth_clock): time.sleep(1)
+
+        def test_2(auth_clock): assert -1 < auth_clock().timestamp() - time.time() + 1 <= 1
     """)
 
 
@@ -401,7 +413,7 @@ def test_the_clock_begins_at_the_real_time_in_whole_seconds(passes: Passes) -> N
 
 
 def test_in_a_long_run_the_clock_begins_at_the_real_time_again(passes: Passes) -> None:
-    """And a baseline is filled again. Until then, all tests share a start, and one filling."""
+    """Where there is a baseline: it is filled again. Until then, the tests share a start, and one filling."""
     passes(BASELINE + """
 from datetime import timedelta
 from tinyauthstore import clock

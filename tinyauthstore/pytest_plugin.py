@@ -41,8 +41,8 @@ KINDS = ["memory", "sqlite", *(kind for kind, adapter in ON_DISK.items() if adap
 """What ``--auth-store`` takes."""
 
 SAME_START = 600
-"""Seconds for which all clocks begin at the same time, so that a store with a baseline need not be filled again.
-After that, it is the real time again, lest a long run's cookies have expired when they are set."""
+"""Seconds for which tests with a baseline begin at the same time, so that it need not be filled again. After
+that, it is the real time again, lest a long run's cookies have expired when they are set."""
 
 _kind = pytest.StashKey[str]()
 _given_start = pytest.StashKey["datetime | None"]()
@@ -185,7 +185,7 @@ class _Shared:
 
 
 @pytest.fixture
-def auth_clock(request: pytest.FixtureRequest) -> FrozenClock:
+def auth_clock(request: pytest.FixtureRequest, auth_baseline: Fill | None) -> FrozenClock:
     """auth_store's frozen clock: auth_clock() is an aware UTC datetime, auth_clock.tick(days=31) moves it."""
     from .clock import FrozenClock, in_utc, real_time
 
@@ -199,11 +199,12 @@ def auth_clock(request: pytest.FixtureRequest) -> FrozenClock:
             pytest.fail(str(error), pytrace=False)
     if (start := stash[_given_start]) is None:
         # Whole seconds, as cookies and many tokens have them: what was sent through one compares as equal.
-        now = in_utc(real_time()).replace(microsecond=0)
-        start = stash.get(_real_start, now)
-        if abs((now - start).total_seconds()) >= SAME_START:
-            start = now
-        stash[_real_start] = start
+        now = start = in_utc(real_time()).replace(microsecond=0)
+        if auth_baseline is not None:
+            start = stash.get(_real_start, now)
+            if abs((now - start).total_seconds()) >= SAME_START:
+                start = now
+            stash[_real_start] = start
     return FrozenClock(start)
 
 
