@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from support import apart, every_connection, every_statement, exit_code, fork, furnish, link, register, run_python
 
-from tinyauthstore import AuthStoreError, MemoryAdapter, SQLiteAdapter, StorageError, User, connect
+from tinyauthstore import (
+    AuthStoreError, MemoryAdapter, ShelveAdapter, SQLiteAdapter, StorageError, User, connect,
+)
 from tinyauthstore.schema import USER_VERSION, schema_for
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
@@ -933,3 +935,24 @@ def test_an_sqlite_that_is_too_old_is_refused_by_its_version(
     with pytest.raises(StorageError, match=r"SQLite 3\.37\.0 or newer.*SQLite 3\.36\.0"):
         SQLiteAdapter(path)
     assert os.listdir(path.parent) == []
+
+
+# --- where it lies ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", [SQLiteAdapter, ShelveAdapter])
+def test_a_store_says_where_it_lies_and_cannot_be_moved(
+    adapter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with adapter(Path("auth.db")) as store:
+        monkeypatch.chdir("/")
+        assert type(store.path) is str and os.path.samefile(store.path, tmp_path / "auth.db")
+        with pytest.raises(AttributeError):
+            store.path = "elsewhere"
+    assert os.path.isabs(store.path)  # closed, too
+
+
+def test_a_store_in_memory_lies_in_memory() -> None:
+    with SQLiteAdapter(":memory:") as store:
+        assert store.path == ":memory:"

@@ -376,8 +376,10 @@ def test_a_tick_ends_a_session(passes: Passes) -> None:
     """)
 
 
-def test_every_test_begins_at_the_same_time(passes: Passes) -> None:
+def test_a_tick_is_forgotten_after_the_test(passes: Passes) -> None:
     passes("""
+        from datetime import timedelta
+
         seen = []
 
         def test_1(auth_clock):
@@ -385,8 +387,169 @@ def test_every_test_begins_at_the_same_time(passes: Passes) -> None:
             auth_clock.tick(days=31)
 
         def test_2(auth_clock):
-            assert seen == [auth_clock()]
+            assert timedelta(0) <= auth_clock() - seen[0] < timedelta(days=1)
     """)
+
+
+def test_without_a_baseline_each_test_begins_at_the_real_time(passes: Passes) -> None:
+    passes("""
+        import time
+
+        def test_1(auth_clock): time.sleep(1)
+
+        def test_2(auth_clock): assert -1 < auth_clock().timestamp() - time.time() + 1 <= 1
+    """)
+
+
+def test_the_clock_begins_at_the_real_time_in_whole_seconds(passes: Passes) -> None:
+    passes("""
+        from datetime import datetime, timedelta, timezone
+
+        def test_it(auth_clock, signed_in):
+            assert timedelta(0) <= datetime.now(timezone.utc) - auth_clock() < timedelta(seconds=60)
+            assert auth_clock().microsecond == 0
+            assert signed_in.session.created_at == auth_clock()
+    """)
+
+
+def test_in_a_long_run_the_clock_begins_at_the_real_time_again(passes: Passes) -> None:
+    """Where there is a baseline: it is filled again. Until then, the tests share a start, and one filling."""
+    passes(BASELINE + """
+from datetime import timedelta
+from tinyauthstore import clock
+
+now = clock.plain(2031, 5, 6, 7, 8, 9, 123456)
+starts = []
+
+@pytest.fixture
+def auth_clock(monkeypatch, request):
+    monkeypatch.setattr(clock, "real_time", lambda: now)
+    return request.getfixturevalue("auth_clock")
+
+@pytest.mark.parametrize("passed", [590, 5, 5, 590, -590, 0, 0])
+def test_it(auth_clock, auth_store, passed):
+    global now
+    starts.append(auth_clock())
+    assert auth_store.get_session_and_user("token-1").session.created_at == auth_clock()
+    now += timedelta(seconds=passed)
+
+def test_the_starts():
+    assert [(start - starts[0]).total_seconds() for start in starts] == [0, 0, 0, 600, 600, 600, 600]
+    assert len(fills) == 2
+""")
+
+
+START = "2031-05-06T09:08:09.000001+02:00"
+THEN = "datetime(2031, 5, 6, 7, 8, 9, 1, timezone.utc)"
+
+
+def test_the_ini_file_and_a_closer_marker_say_when_the_clock_begins(
+    pytester: pytest.Pytester, passes: Passes
+) -> None:
+    pytester.makeini(f"[pytest]\nauth_clock = {START}\n")
+    source = f"""
+        from datetime import datetime, timezone
+        import pytest
+
+        def test_ini(auth_clock):
+            assert auth_clock() == {THEN} and auth_clock().tzinfo is timezone.utc
+
+        @pytest.mark.auth_clock("2032-01-01T00:00:00Z")
+        class TestMarked:
+            def test_class(self, auth_clock, signed_in):
+                assert auth_clock().year == signed_in.session.created_at.year == 2032
+
+            @pytest.mark.auth_clock(datetime(2033, 1, 1, tzinfo=timezone.utc))
+            def test_function(self, auth_clock):
+                assert auth_clock().year == 2033
+    """
+    passes(source, "--strict-config")
+
+
+@pytest.mark.parametrize("given", ["soon", "2031-05-06", "2031-05-06T07:08:09", "9999-12-31T23:59:59-01:00"])
+def test_a_start_that_is_no_moment_is_refused(pytester: pytest.Pytester, suite: Suite, given: str) -> None:
+    result = suite(f"import pytest\n@pytest.mark.auth_clock({given!r})\ndef test_it(auth_clock): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(f"auth_clock (ini option or marker) is *; got '{given}'")
+    pytester.makeini(f"[pytest]\nauth_clock = {given}\n")
+    result = suite("def test_it(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(f"*auth_clock (ini option or marker) is *; got '{given}'*")
+
+
+@pytest.mark.parametrize("given", ["", "1, 2", "start=1"])
+def test_the_clocks_marker_takes_one_argument(suite: Suite, given: str) -> None:
+    result = suite(f"import pytest\n@pytest.mark.auth_clock({given})\ndef test_it(auth_clock): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines("@pytest.mark.auth_clock takes one argument*")
+
+
+def test_in_a_frozen_test_the_clock_begins_at_the_frozen_time_and_no_other_test_does(passes: Passes) -> None:
+    pytest.importorskip("freezegun")
+    source = """
+        import pytest
+        from freezegun import freeze_time
+
+        @pytest.fixture
+        def frozen():
+            with freeze_time("2091-05-06"):
+                yield
+
+        def test_1(frozen, auth_clock, signed_in):
+            assert auth_clock().year == 2091 == signed_in.session.expires.year
+
+        def test_2(auth_clock):
+            assert auth_clock().year < 2091
+
+        @freeze_time("2091-05-06")
+        def test_3(auth_store, auth_user, make_session):
+            assert auth_store.get_session_and_user(make_session().session_token).user == auth_user
+    """
+    passes(source, runner="runpytest_subprocess")
+
+
+def test_a_client_keeps_a_cookie_that_expires_with_the_session(passes: Passes) -> None:
+    """It goes by the real time. The standard library's jar is what httpx's and Starlette's clients have."""
+    passes("""
+        from email.message import Message
+        from email.utils import format_datetime
+        from http.cookiejar import CookieJar
+        from urllib.request import Request
+
+        class Response:
+            def __init__(self, cookie):
+                self.headers = Message()
+                self.headers["Set-Cookie"] = cookie
+
+            def info(self):
+                return self.headers
+
+        def test_it(signed_in):
+            jar, expires = CookieJar(), format_datetime(signed_in.session.expires, usegmt=True)
+            response = Response(f"{signed_in.cookie}; Expires={expires}")
+            jar.extract_cookies(response, Request("http://localhost.local"))
+            assert [cookie.value for cookie in jar] == [signed_in.session.session_token]
+    """)
+
+
+def test_an_application_in_another_process_sees_the_session(passes: Passes) -> None:
+    source = """
+        import subprocess, sys
+        import pytest
+
+        SCRIPT = '''if True:
+            import sys
+            from tinyauthstore import SQLiteAdapter
+            with SQLiteAdapter(sys.argv[1]) as store:
+                print(store.get_session_and_user(sys.argv[2]).user.id)
+        '''
+
+        @pytest.mark.auth_store(session_max_age=3600)
+        def test_it(auth_store, signed_in):
+            given = [auth_store.path, signed_in.session.session_token]
+            assert subprocess.check_output([sys.executable, "-c", SCRIPT, *given]).split() == [b"user-1"]
+    """
+    passes(source, "--auth-store=sqlite-file")
 
 
 def test_the_marker_can_ask_for_real_time_ids_and_tokens(passes: Passes) -> None:
@@ -537,6 +700,93 @@ def test_a_store_of_the_suite_is_used_by_the_other_fixtures(passes: Passes) -> N
     """)
 
 
+# --- awaited ----------------------------------------------------------------------------------
+
+
+@each_kind
+def test_the_same_store_can_be_awaited(passes: Passes, kind: str) -> None:
+    source = """
+        import asyncio, threading
+        import pytest
+        from tinyauthstore import ClosedError
+
+        kept = []
+
+        def test_1(auth_store, async_auth_store, signed_in):
+            async def main():
+                found = await async_auth_store.get_session_and_user(signed_in.session.session_token)
+                assert found.user == signed_in.user
+                async with async_auth_store.transaction():
+                    await async_auth_store.create_user(id="grace")
+            asyncio.run(main())
+            assert auth_store.get_user("grace") is not None
+            kept.append(async_auth_store)
+
+        def test_2():
+            async def main():
+                for call in (kept[0].get_user("grace"), kept[0].create_user(), kept[0].check()):
+                    with pytest.raises(ClosedError):
+                        await call
+            asyncio.run(main())
+            assert not [one for one in threading.enumerate() if one.name.startswith("tinyauthstore")]
+    """
+    passes(source, f"--auth-store={kind}")
+
+
+def test_awaiting_a_store_with_a_baseline_costs_no_filling(passes: Passes) -> None:
+    """Nor does a test that leaves a transaction open, with its task destroyed."""
+    passes(BASELINE + """
+import asyncio
+
+left = []
+
+@pytest.mark.parametrize("time", [1, 2, 3])
+def test_it(async_auth_store, time):
+    async def main():
+        assert await async_auth_store.get_user("left open") is None
+        assert await async_auth_store.delete_user("user-1") is not None
+
+    async def leave_open():
+        left.append(async_auth_store.transaction())
+        await left[-1].__aenter__()
+        await async_auth_store.create_user(id="left open")
+
+    asyncio.run(main())
+    asyncio.run(leave_open())
+
+def test_the_state_is_the_baseline(auth_store):
+    assert auth_store.get_user("user-1") is not None and auth_store.get_user("left open") is None
+    assert len(fills) == 1
+""")
+
+
+def test_a_test_may_close_its_awaited_store(passes: Passes) -> None:
+    passes(BASELINE + """
+import asyncio
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_it(async_auth_store, time):
+    asyncio.run(async_auth_store.close())
+""")
+
+
+def test_a_store_is_awaited_in_the_loop_of_anyios_plugin(passes: Passes) -> None:
+    pytest.importorskip("anyio")
+    source = """
+        import pytest
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
+        async def test_it(async_auth_store, signed_in):
+            assert await async_auth_store.get_session_and_user(signed_in.session.session_token) is not None
+            assert (await async_auth_store.create_user()).id == "user-2"
+    """
+    passes(source, runner="runpytest_subprocess")
+
+
 # --- a baseline -------------------------------------------------------------------------------
 
 
@@ -678,6 +928,16 @@ def test_3():
 
 
 # --- what it costs ----------------------------------------------------------------------------
+
+
+def test_the_first_fixtures_load_no_kit(passes: Passes) -> None:
+    source = """
+        import sys
+
+        def test_it(auth_store, auth_clock, auth_user):
+            assert not {"tinyauthstore.testing", "tinyauthstore.aio"} & {*sys.modules}
+    """
+    passes(source, runner="runpytest_subprocess")
 
 
 def crowd(store: Any, count: int = 100) -> None:

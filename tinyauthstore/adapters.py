@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import forks
 from .base import AT_ONCE, BaseAdapter, Key, brief, naming_options
+from .clock import monotonic
 from .contract import Adapter
 from .errors import BusyError, LockedError, StorageError
 from .kept import Watch
@@ -112,6 +113,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def __repr__(self) -> str:
         return f"SQLiteAdapter({self._path!r})"
+
+    @property
+    def path(self) -> str:
+        """Where the file lies, absolute; ``":memory:"`` if there is none."""
+        return self._path
 
     # -- opening
 
@@ -286,7 +292,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             except sqlite3.Error as error:
                 if str(error).startswith("Could not decode"):
                     break
-                now = time.monotonic()
+                now = monotonic()
                 deadline = deadline or now + (self._timeout if patience is None else patience)
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
                     raise self._translated(error) from error
@@ -1014,6 +1020,11 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     def __repr__(self) -> str:
         return f"ShelveAdapter({self._path!r})"
+
+    @property
+    def path(self) -> str:
+        """Where the directory lies, absolute."""
+        return self._path
 
     # -- records and rows
 

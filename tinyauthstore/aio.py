@@ -319,6 +319,16 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         if first:
             self._closing.result()
 
+    def _dismiss(self) -> None:
+        """End this object, outside its event loop; roll back what is left open. The adapter stays open."""
+        while self._open:
+            self._end(self._open[-1], asyncio.CancelledError())
+        if self._closing is None:
+            self._answers_at_once = False
+            self._closing = Future()
+            self._closing.set_result(None)
+        self._worker.shutdown()
+
     async def __aenter__(self) -> Self:
         await self._enter()
         return self

@@ -27,12 +27,12 @@ is a whole backend in a hundred lines.
 from __future__ import annotations
 
 import dataclasses
+import datetime as standard
 import functools
 import hashlib
 import hmac
 import inspect
 import secrets
-import time
 import uuid
 import warnings
 from abc import abstractmethod
@@ -43,6 +43,7 @@ from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import forks
+from .clock import FIRST, LAST, PLAIN, UTC, is_datetime, monotonic, real_time
 from .contract import Adapter, Snapshot, by_name, refuse_to_copy
 from .errors import (
     BusyError, ClosedError, ConflictError, CounterRegressionError, InvalidFieldError, NotFoundError,
@@ -50,7 +51,7 @@ from .errors import (
 )
 from .kept import Kept
 from .models import (
-    ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN,
+    ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, VERIFICATION_TOKEN,
     AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
     User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
     identifier_key, session_id, storable,
@@ -69,7 +70,6 @@ fields that have them. The rules make keys; only a backend takes them apart."""
 DAY = 24 * 60 * 60
 """Seconds."""
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
 """At most so many expired records of each kind are removed by a single write, besides its own work."""
@@ -140,7 +140,7 @@ def _later(moment: datetime, age: timedelta) -> datetime:
     try:
         return moment + age
     except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+        return LAST
 
 
 def _text(name: str, value: Any) -> str:
@@ -231,11 +231,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             raise ValueError(
                 "secret must be bytes or a str that UTF-8 can hold, not empty; None goes without"
             )
-        self._clock = clock or functools.partial(datetime.now, UTC)
+        self._clock = clock or real_time
+        self._quick_clock = clock or functools.partial(PLAIN[0].now, UTC)  # while nothing replaces datetime
         self._new_id = new_id or _new_id
         self._new_token = new_token or _new_token
         now = self._clock()
-        if not isinstance(now, datetime) or now.utcoffset() is None:
+        if not is_datetime(now) or now.utcoffset() is None:
             raise ValueError(f"clock must return aware datetimes, such as datetime.now(UTC); got {now!r}")
         if (
             isinstance(timeout, bool)
@@ -415,7 +416,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         found = self._get_session_and_user(session_token)
         if found is not None and self._absolute_age is not None:
             found = SessionAndUser(self._within_absolute_age(found.session), found.user)
-        return found if found is not None and found.session.expires > self._clock() else None
+        if found is None:
+            return None
+        now = self._quick_clock() if standard.datetime is PLAIN[0] else self._clock()
+        return found if found.session.expires > now else None
 
     def update_session(self, session_token: str, /, **changes: Any) -> SessionT | None:
         fixed = ("session_token", "user_id", "created_at", "id")
@@ -459,7 +463,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def list_sessions(self, user_id: str) -> list[SessionT]:
         listed = map(self._live, self._list(SESSION, user_id))
         live = [session for session in listed if session is not None]
-        return sorted(live, key=lambda session: (session.created_at or _LONG_AGO, session.id), reverse=True)
+        return sorted(live, key=lambda session: (session.created_at or FIRST, session.id), reverse=True)
 
     def revoke_session(self, user_id: str, session_id: str) -> bool:
         _text("session_id", session_id)
@@ -767,9 +771,9 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if turn.claim(me):
             return self._timeout
         about_to_wait()
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         while not turn.claim(me):
-            holder, left = turn.holder, deadline - time.monotonic()
+            holder, left = turn.holder, deadline - monotonic()
             if isinstance(holder, Block) and holder.is_here and tasks_share_this_thread():
                 raise self._busy(
                     "has a transaction open in another task of this thread, which cannot end while this one"
@@ -781,7 +785,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                     " changed. Keep transactions short, or give a longer timeout="
                 )
             turn.wait(left)
-        return max(deadline - time.monotonic(), 0.0)
+        return max(deadline - monotonic(), 0.0)
 
     def _in_turn(self, read: Callable[[], T]) -> T:
         """What ``read()`` returns, called in this context's turn: no other thread writes meanwhile. ``read`` must not

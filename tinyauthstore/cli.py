@@ -19,9 +19,10 @@ from typing import Any
 
 from . import __version__
 from .adapters import TARGETS, connect, path_in
+from .clock import is_datetime, real_time
 from .contract import Adapter
 from .errors import AuthStoreError
-from .models import UTC, Account, Session, SessionAndUser, User, VerificationToken
+from .models import Account, Session, SessionAndUser, User, VerificationToken
 
 WIDTH = 80
 
@@ -65,7 +66,7 @@ class DemoClock:
 
     def __call__(self) -> datetime:
         """Now, UTC."""
-        return datetime.now(UTC) + self.passed
+        return real_time() + self.passed
 
 
 def run_demo(target: str | None) -> None:
@@ -205,7 +206,7 @@ def _print_indented(text: str, indent: int) -> None:
 
 def _masked(value: Any, name: str = "") -> str:
     """An argument as it may be shown: what looks like a secret is cut to its first six characters."""
-    if isinstance(value, datetime):
+    if is_datetime(value):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, str) and (name.endswith("token") or len(value) > 30):
         return f'"{_short(value)}"'

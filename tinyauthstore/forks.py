@@ -15,6 +15,8 @@ import time
 import weakref
 from typing import Protocol
 
+from .clock import monotonic
+
 PATIENCE = 5.0
 """Seconds that ``fork()`` waits at most for calls in other threads."""
 
@@ -55,12 +57,12 @@ def register(participant: Participant) -> None:
 def _before() -> None:
     still.acquire()
     everybody = list(_participants.values())
-    deadline = time.monotonic() + PATIENCE
+    deadline = monotonic() + PATIENCE
     while True:
-        end_of_round = time.monotonic() + ROUND
-        while not (paused := all([one.pause() for one in everybody])) and time.monotonic() < end_of_round:
+        end_of_round = monotonic() + ROUND
+        while not (paused := all([one.pause() for one in everybody])) and monotonic() < end_of_round:
             time.sleep(0.001)
-        if paused or time.monotonic() >= deadline:
+        if paused or monotonic() >= deadline:
             break
         for one in everybody:
             one.resume()

@@ -28,15 +28,14 @@ import typing
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from .clock import PLAIN, UTC, from_iso, in_utc, is_datetime, stands_for_datetime
 from .errors import InvalidFieldError
 
 if TYPE_CHECKING:
     from typing import Self
-
-UTC = timezone.utc
 
 MAX_KEY_LENGTH = 4096
 """Characters that an id, a token, an e-mail address or any other key may have. Writes refuse a longer one,
@@ -96,18 +95,6 @@ def _bytes(value: Any) -> bytes:
     return bytes(value)
 
 
-def _moment(value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise TypeError
-    if value.utcoffset() is None:
-        raise ValueError
-    value = value.astimezone(UTC)
-    # A plain datetime: subclasses (freezegun's, pendulum's) compare and pickle in ways of their own.
-    return datetime(
-        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, UTC
-    )
-
-
 def moment_from_iso(text: Any) -> datetime:
     """The aware UTC datetime that an ISO 8601 text with an offset names.
 
@@ -115,8 +102,8 @@ def moment_from_iso(text: Any) -> datetime:
     """
     if not isinstance(text, str):
         raise TypeError
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is UTC else _moment(moment)
+    moment = from_iso(text)
+    return moment if moment.tzinfo is UTC else in_utc(moment)
 
 
 def dump_json(value: Any) -> str:
@@ -190,8 +177,8 @@ KINDS: dict[Any, Kind] = {
     float: Kind("real", "a float that is a number", _real, _same, _real),
     bool: Kind("boolean", "a bool", _is(bool), _same, _is(bool)),
     bytes: Kind("bytes", "bytes", _bytes, _to_base64, _from_base64),
-    datetime: Kind(
-        "datetime", "a timezone-aware datetime", _moment, lambda value: value.isoformat(), moment_from_iso
+    PLAIN[0]: Kind(
+        "datetime", "a timezone-aware datetime", in_utc, lambda value: value.isoformat(), moment_from_iso
     ),
     dict: Kind("object", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
     list: Kind("array", "a list that JSON can carry", _json(list), _same, _json(list)),
@@ -248,7 +235,7 @@ class Field(NamedTuple):
 
     def refusal(self, value: Any) -> InvalidFieldError:
         """The error for a value that does not fit; it names the value's type, never the value."""
-        naive = isinstance(value, datetime) and value.utcoffset() is None
+        naive = is_datetime(value) and value.utcoffset() is None
         got = "a naive datetime (give it a timezone)" if naive else f"{type(value).__name__}"
         if isinstance(value, str):
             got += f" of {len(value)} characters"
@@ -305,6 +292,7 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             kinds = list(typing.get_args(hints[name]))
         optional = type(None) in kinds
         kinds = [typing.get_origin(kind) or kind for kind in kinds if kind is not type(None)]
+        kinds = [PLAIN[0] if stands_for_datetime(kind) else kind for kind in kinds]
         if len(kinds) != 1 or kinds[0] not in KINDS:
             raise refuse(
                 name, "str, int, float, bool, bytes, datetime, dict or list, alone or with None"

@@ -5,9 +5,11 @@ and imports nothing but this module. ``-p no:tinyauthstore`` disables them.
 
 ``auth_store``: a store for this test alone, in memory unless ``--auth-store``, the ini option
 ``auth_store`` or ``@pytest.mark.auth_store("sqlite", session_max_age=3600)`` says otherwise; the marker's
-keywords are the store's options. ``auth_clock``: the frozen clock that the store follows. ``auth_user``,
-``make_user``, ``make_session``, ``signed_in``, ``sign_in``: users and their sessions. ``auth_baseline``:
-override it to fill a store once for many tests.
+keywords are the store's options. ``async_auth_store``: the same store, awaited. ``auth_clock``: the frozen
+clock that the store follows, which begins at the real time unless the ini option ``auth_clock`` or
+``@pytest.mark.auth_clock("2031-05-06T07:08:09Z")`` says otherwise. ``auth_user``, ``make_user``,
+``make_session``, ``signed_in``, ``sign_in``: users and their sessions. ``auth_baseline``: override it to fill
+a store once for many tests.
 
 Ids and tokens count up: ``user-1``, ``token-1``. Anybody can guess them, so they are for tests only.
 """
@@ -26,8 +28,11 @@ from . import __all__ as public_names
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
+    from datetime import datetime
+
     from . import Adapter, Session, User
-    from .testing import FrozenClock
+    from .aio import AsyncAdapter
+    from .clock import FrozenClock
 
     Fill = Callable[[Adapter], object]
 
@@ -35,28 +40,54 @@ ON_DISK = {"sqlite-file": "SQLiteAdapter", "shelve": "ShelveAdapter"}
 KINDS = ["memory", "sqlite", *(kind for kind, adapter in ON_DISK.items() if adapter in public_names)]
 """What ``--auth-store`` takes."""
 
+SAME_START = 600
+"""Seconds for which tests with a baseline begin at the same time, so that it need not be filled again. After
+that, it is the real time again, lest a long run's cookies have expired when they are set."""
+
 _kind = pytest.StashKey[str]()
+_given_start = pytest.StashKey["datetime | None"]()
+_real_start = pytest.StashKey["datetime"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = f"where the fixture auth_store keeps its records: {', '.join(KINDS)}"
     parser.getgroup("tinyauthstore").addoption("--auth-store", metavar="KIND", help=text)
     parser.addini("auth_store", text, default="memory")
+    parser.addini("auth_clock", "when the fixture auth_clock begins (ISO 8601 with an offset); now, if empty")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "auth_store(kind, **options): the kind and the options of this test's auth_store."
     )
+    config.addinivalue_line("markers", "auth_clock(start): when this test's auth_clock begins.")
     kind = config.getoption("auth_store") or config.getini("auth_store")
     if kind not in KINDS:
         raise pytest.UsageError(_refusal(kind))
     config.stash[_kind] = kind
+    text = config.getini("auth_clock")
+    try:
+        config.stash[_given_start] = _moment(text) if text else None
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _refusal(*given: object) -> str:
     given_here = ", ".join(map(repr, given))
     return f"auth_store (--auth-store, ini option or marker) is one of {', '.join(KINDS)}; got {given_here}"
+
+
+def _moment(given: object) -> datetime:
+    """A start as a datetime in UTC. ValueError if it is neither that nor its text."""
+    from .clock import from_iso, in_utc
+
+    try:
+        return in_utc(from_iso(given) if isinstance(given, str) else given)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            "auth_clock (ini option or marker) is an aware datetime, or its text, such as"
+            f" 2031-05-06T07:08:09+00:00; got {given!r}"
+        ) from None
 
 
 # --- the store --------------------------------------------------------------------------------
@@ -154,11 +185,27 @@ class _Shared:
 
 
 @pytest.fixture
-def auth_clock() -> FrozenClock:
+def auth_clock(request: pytest.FixtureRequest, auth_baseline: Fill | None) -> FrozenClock:
     """auth_store's frozen clock: auth_clock() is an aware UTC datetime, auth_clock.tick(days=31) moves it."""
-    from .testing import FrozenClock
+    from .clock import FrozenClock, in_utc, real_time
 
-    return FrozenClock()
+    stash, mark = request.config.stash, request.node.get_closest_marker("auth_clock")
+    if mark is not None:
+        if len(mark.args) != 1 or mark.kwargs:
+            pytest.fail("@pytest.mark.auth_clock takes one argument: when the clock begins", pytrace=False)
+        try:
+            return FrozenClock(_moment(mark.args[0]))
+        except ValueError as error:
+            pytest.fail(str(error), pytrace=False)
+    if (start := stash[_given_start]) is None:
+        # Whole seconds, as cookies and many tokens have them: what was sent through one compares as equal.
+        now = start = in_utc(real_time()).replace(microsecond=0)
+        if auth_baseline is not None:
+            start = stash.get(_real_start, now)
+            if abs((now - start).total_seconds()) >= SAME_START:
+                start = now
+            stash[_real_start] = start
+    return FrozenClock(start)
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +244,16 @@ def auth_store(
         lent = pool[-1].lend(auth_baseline, auth_clock)
         assert lent is not None
     yield lent
+
+
+@pytest.fixture
+def async_auth_store(auth_store: Adapter) -> Iterator[AsyncAdapter]:
+    """auth_store, awaited: an AsyncAdapter for this test, whatever runs the event loop."""
+    from .aio import AsyncAdapter
+
+    store = AsyncAdapter(auth_store)
+    yield store
+    store._dismiss()
 
 
 # --- users and their sessions -----------------------------------------------------------------

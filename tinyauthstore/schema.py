@@ -25,13 +25,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from .clock import EPOCH, FIRST, LAST, UTC, from_timestamp, plain
 from .errors import InvalidFieldError
 from .models import (
     ENTITIES,
     MAX_KEY_LENGTH,
     SESSION,
     USER,
-    UTC,
     VERIFICATION_TOKEN,
     Entity,
     Field,
@@ -53,30 +53,26 @@ USER_VERSION = 1
 MINIMUM_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
 
-_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
     """Microseconds since 1970 UTC, exactly: a float of seconds would lose the last digits."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 _EXACT = 2**32 * 10**6
 """Microseconds. Up to here (2106) ``fromtimestamp`` rounds a float of seconds to the right microsecond."""
 
-_from_timestamp = datetime.fromtimestamp  # libraries that freeze time for tests replace ``datetime`` itself
-
-if _from_timestamp(1893456000, UTC) != datetime(2030, 1, 1, tzinfo=UTC):
+if from_timestamp(1893456000, UTC) != plain(2030, 1, 1):
     _EXACT = 0  # under TZ=right/... the C library counts leap seconds, which POSIX and our files do not
 
 
 def from_microseconds(number: int) -> datetime:
     """The aware UTC datetime of which ``to_microseconds`` made the number."""
     if 0 <= number < _EXACT:
-        return _from_timestamp(number / 1e6, UTC)  # takes half the time of the sum; a look-up makes three
-    return _EPOCH + timedelta(0, 0, number)
+        return from_timestamp(number / 1e6, UTC)  # takes half the time of the sum; a look-up makes three
+    return EPOCH + timedelta(0, 0, number)
 
 
 class Codec(NamedTuple):
@@ -269,7 +265,7 @@ class Table:
                 address = f"CASE WHEN instr({column}, '@') THEN lower(trim({column})) ELSE {column} END"
                 yield f"{quoted(self.group)} IS NOT {address}"
         elif kind == "datetime":
-            yield f"{column} NOT BETWEEN {to_microseconds(_FIRST)} AND {to_microseconds(_LAST)}"
+            yield f"{column} NOT BETWEEN {to_microseconds(FIRST)} AND {to_microseconds(LAST)}"
         elif kind == "boolean":
             yield f"{column} NOT IN (0, 1)"
         elif kind in ("object", "array"):

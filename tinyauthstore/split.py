@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .contract import (
-    Adapter, AuthenticatorStore, Method, SessionStore, Snapshot, UserStore, VerificationStore, by_name, like,
+    Adapter,
+    AuthenticatorStore,
+    Method,
+    SessionStore,
+    Snapshot,
+    UserStore,
+    VerificationStore,
+    by_name,
+    like,
     refuse_to_copy,
 )
 from .errors import NotFoundError

@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from ..clock import START as START, UTC as UTC, FrozenClock as FrozenClock
 from ..contract import Adapter, AuthenticatorStore, SessionStore, UserStore, VerificationStore
 from ..models import Account, VerificationToken
 
-UTC = timezone.utc
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
-START = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 NAIVE = datetime(2026, 1, 2, 3, 4, 5)
 INDIA = timezone(timedelta(hours=5, minutes=30))
 FAR = datetime(2286, 11, 20, 17, 46, 39, 999999, UTC)
@@ -84,21 +83,6 @@ GROUPS: dict[str, frozenset[str]] = {
 """What an adapter may support, and the methods that each group adds."""
 
 METHODS = frozenset[str]().union(*GROUPS.values())
-
-
-class FrozenClock:
-    """A clock that stands still until it is told to tick. Calling it gives an aware UTC datetime."""
-
-    def __init__(self, now: datetime = START) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def tick(self, **by: float) -> datetime:
-        """The new time, after moving by ``timedelta``'s arguments, such as ``days=31, microseconds=-1``."""
-        self.now += timedelta(**by)
-        return self.now
 
 
 PATIENCE = 60.0
