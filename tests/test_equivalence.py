@@ -215,7 +215,9 @@ METHODS: dict[str, Arguments] = {
     "update_session": lambda d: (
         [d.token()], d.some(expires=d.moment, agent=["wget", ""], facts=[{}, {"ip": None}])
     ),
-    "touch_session": lambda d: ([d.token()], {}),
+    "touch_session": lambda d: (
+        [d.token()], d.some(max_age=[60, 7200.5, timedelta(days=365), timedelta(0), True, -1])
+    ),
     "rotate_session": lambda d: ([d.token()], {}),
     "delete_session": lambda d: ([d.token()], {}),
     "list_sessions": only(IDS),
@@ -314,7 +316,7 @@ EXPECTED: dict[str, set[str]] = {
     "create_session": {"Device", "NotFoundError", "ConflictError"} | BAD,
     "get_session_and_user": {"SessionAndUser", "NoneType"},
     "update_session": {"Device", "NoneType"} | BAD,
-    "touch_session": {"Device", "NoneType"},
+    "touch_session": {"Device", "NoneType", "ValueError", "TypeError"},
     "rotate_session": {"Device", "NoneType", "ConflictError"},
     "delete_session": {"Device", "NoneType"},
     "list_sessions": {"list", "empty list"},

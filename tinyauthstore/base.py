@@ -69,6 +69,10 @@ fields that have them. The rules make keys; only a backend takes them apart."""
 DAY = 24 * 60 * 60
 """Seconds."""
 
+UPDATES = 30
+"""How many times a session that is always in use is extended within its age, unless ``session_update_age`` says
+otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
+
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PURGE_BATCH = 100
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
         verification_token: type[VerificationTokenT]
         authenticator: type[AuthenticatorT]
         session_max_age: float | timedelta
-        session_update_age: float | timedelta
+        session_update_age: float | timedelta | None
         session_absolute_age: float | timedelta | None
         verification_max_age: float | timedelta
         purge_interval: float | timedelta | None
@@ -181,7 +185,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         verification_token: type[VerificationTokenT] | None = None,
         authenticator: type[AuthenticatorT] | None = None,
         session_max_age: float | timedelta = 30 * DAY,
-        session_update_age: float | timedelta = DAY,
+        session_update_age: float | timedelta | None = None,
         session_absolute_age: float | timedelta | None = None,
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
@@ -195,7 +199,9 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """Options of every store; ages are seconds or timedeltas.
 
         ``user`` ... ``authenticator``: custom models, subclasses of the records. ``session_max_age``: how
-        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most.
+        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most; None: a
+        thirtieth of ``session_max_age`` (a day of 30 days); less than ``session_max_age``, or sessions in use
+        would end before they may be extended.
         ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
         ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
         a session or token also removes expired ones; None: only ``purge_expired`` does. ``timeout``:
@@ -218,7 +224,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             fields_of(model)
             self._models[entity] = model
         self._max_age = _age("session_max_age", session_max_age)
-        self._update_age = _age("session_update_age", session_update_age)
+        if session_update_age is None:
+            self._update_age = self._max_age / UPDATES
+        else:
+            self._update_age = _age("session_update_age", session_update_age)
+            if self._update_age >= self._max_age:
+                raise ValueError(
+                    "session_update_age must be shorter than session_max_age, or sessions in use would end; got"
+                    f" session_update_age {session_update_age!r}, session_max_age {session_max_age!r}"
+                )
         self._absolute_age = (
             None if session_absolute_age is None else _age("session_absolute_age", session_absolute_age)
         )
@@ -304,6 +318,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             updated = dataclasses.replace(user, **changes)
             if "email" in changes:
                 self._refuse_taken_email(updated)
+                if "email_verified" not in changes and USER.group_of(updated) != USER.group_of(user):
+                    updated = dataclasses.replace(updated, email_verified=None)  # that was the old address
             self._change(USER, (user.id,), updated)
         return updated  # type: ignore[no-any-return]
 
@@ -424,14 +440,23 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             session_token, lambda session: dataclasses.replace(session, **changes) if changes else session
         )
 
-    def touch_session(self, session_token: str) -> SessionT | None:
+    def touch_session(
+        self, session_token: str, *, max_age: float | timedelta | None = None
+    ) -> SessionT | None:
+        age, update_age = self._max_age, self._update_age
+        if max_age is not None:
+            age = _age("max_age", max_age)
+            update_age = min(update_age, age / UPDATES)
+
         def extended(session: Any) -> Any:
-            now = self._now()
-            extended = _later(now, self._max_age)
+            expires = _later(self._now(), age)
             # Auth.js extends if expires - max_age + update_age <= now. Written like this, it cannot overflow.
-            if extended == session.expires or extended < _later(session.expires, self._update_age):
+            if expires == session.expires or expires < _later(session.expires, update_age):
                 return session
-            return dataclasses.replace(session, expires=extended)
+            # Whether it is due does not depend on the absolute age, or the last part of that would be lost;
+            # whether there is anything to write does.
+            longer = self._within_absolute_age(dataclasses.replace(session, expires=expires))
+            return session if longer.expires == session.expires else longer
 
         return self._rewrite_session(session_token, extended)
 
@@ -498,8 +523,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            session = self._within_absolute_age(rewrite(session))
-            self._change(SESSION, key, session)
+            rewritten = self._within_absolute_age(rewrite(session))
+            if rewritten is not session:  # else another thread or process has extended it meanwhile
+                self._change(SESSION, key, rewritten)
+            session = rewritten
         return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
     def _make_room(self, key: Key) -> None:

@@ -21,7 +21,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -63,6 +63,8 @@ class UserStore(Protocol):
     def update_user(self, user_id: str, /, **changes: Any) -> User:
         """Change the fields given, keep the others, and return the user. None clears a field.
 
+        Another ``email`` (by its normal form) clears ``email_verified`` unless that is given, too: nobody has
+        proven the new address yet.
         NotFoundError for an unknown id, ConflictError if a new e-mail address is taken, InvalidFieldError
         and TypeError as in ``create_user``. ``id`` cannot change.
         """
@@ -126,12 +128,17 @@ class SessionStore(Protocol):
         """
 
     @abstractmethod
-    def touch_session(self, session_token: str) -> Session | None:
+    def touch_session(
+        self, session_token: str, *, max_age: float | timedelta | None = None
+    ) -> Session | None:
         """Extend a live session on use and return it; None if there is none.
 
-        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, and never
-        later than ``session_absolute_age`` after its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
-        absolute limits); Auth.js's ``maxAge`` and ``updateAge``.
+        ``expires`` becomes now + ``max_age`` (seconds or a timedelta; None: ``session_max_age``), at most once
+        in ``session_update_age``, and never later than ``session_absolute_age`` after its creation. It never
+        becomes earlier. A ``max_age`` belongs to this session ("remember me"), so give it at every touch; its
+        update age is a thirtieth of it, if ``session_update_age`` is not shorter. ValueError for a ``max_age``
+        that is no age. Source: ASVS 7.3.1, 7.3.2 (inactivity and absolute limits); Auth.js's ``maxAge`` and
+        ``updateAge``.
         """
 
     @abstractmethod

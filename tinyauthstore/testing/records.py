@@ -103,7 +103,7 @@ class UserContract(Contract):
     def test_an_update_changes_only_the_fields_named(self, store: Any) -> None:
         """A partial update that nulls the rest loses data. [nextauthjs/adapters#165, better-auth#394]"""
         ada = store.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
-        for change in ({"name": "A."}, {"image": "j"}, {"email_verified": FAR}, {"email": "a@example.com"}):
+        for change in ({"name": "A."}, {"image": "j"}, {"email_verified": FAR}, {"email": "ADA@example.com"}):
             ada = dataclasses.replace(ada, **change)
             assert store.update_user(ada.id, **change) == store.get_user(ada.id) == ada
 
@@ -112,6 +112,8 @@ class UserContract(Contract):
         """None is a value, not the absence of one."""
         ada = store.create_user(email="ada@example.com", name="Ada", image="i", email_verified=START)
         cleared = dataclasses.replace(ada, **{field: None})
+        if field == "email":
+            cleared = dataclasses.replace(cleared, email_verified=None)
         assert store.update_user(ada.id, **{field: None}) == store.get_user(ada.id) == cleared
 
     def test_an_update_keeps_all_that_belongs_to_the_user(self, store: Any, home: Household) -> None:
@@ -133,6 +135,23 @@ class UserContract(Contract):
         assert store.get_user_by_email("ada@example.com") is None
         assert store.get_user_by_email("COUNTESS@example.com").id == ada.id
         assert store.create_user(email="ada@example.com").id != ada.id
+
+    def test_another_address_is_not_verified_yet(self, store: Any) -> None:
+        """What proved the old address proves nothing of the new one."""
+        ada = store.create_user(email="ada@example.com", email_verified=START)
+        changed = dataclasses.replace(ada, email="countess@example.com", email_verified=None)
+        assert store.update_user(ada.id, email="countess@example.com") == store.get_user(ada.id) == changed
+
+    def test_another_address_may_come_verified(self, store: Any) -> None:
+        """As where a link that went to it has just been followed."""
+        ada = store.create_user(email="ada@example.com", email_verified=START)
+        change = {"email": "countess@example.com", "email_verified": FAR}
+        assert store.update_user(ada.id, **change) == dataclasses.replace(ada, **change)
+
+    def test_a_respelt_address_stays_verified(self, store: Any) -> None:
+        """It is the same address."""
+        ada = store.create_user(email="ada@example.com", email_verified=START)
+        assert store.update_user(ada.id, email="Ada@Example.com").email_verified == START
 
     def test_a_cleared_address_is_free(self, store: Any, ada: User) -> None:
         """As a changed one."""
