@@ -155,10 +155,15 @@ class Dice:
 
     def oauth(self) -> dict[str, Any]:
         return self.some(
-            access_token=["a", "b", None], refresh_token=["r"], expires_at=[1, 2**40, "soon"],
-            token_type=["bearer"], scope=["read", 5], id_token=["i"], login=["octocat", None],
+            access_token=["a", "b", None], refresh_token=["r"], expires_at=[1, 2**40, "soon", 7.5, "8"],
+            token_type=["bearer"], scope=["read", 5, ["read", "write"]], id_token=["i"], login=["octocat", None],
             is_admin=[True, "yes"], claims=[{"a": [1]}, None], extra=[{"b": 2}, {"scope": "mine"}, "none", 5],
         )  # fmt: skip
+
+    def response(self) -> list[Any]:
+        if self.chance(0.7):
+            return []
+        return [self.pick([{}, {"user_id": "theirs", "type": 1, "scope": "all"}, {"provider": "p", "team": 2}])]
 
     # -- what was made lately, undone or gone since or not, is asked about more often than chance would
 
@@ -201,7 +206,8 @@ METHODS: dict[str, Arguments] = {
     "update_user": lambda d: ([d.pick(IDS)], d.profile()),
     "delete_user": only(IDS),
     "link_account": lambda d: (
-        [], {"user_id": d.pick(IDS), "type": d.pick(["oauth", "oidc"]), **d.account(), **d.oauth()}
+        d.response(),
+        {"user_id": d.pick(IDS), "type": d.pick(["oauth", "oidc"]), **d.account(), **d.oauth()},
     ),
     "unlink_account": lambda d: ([], d.account()),
     "get_account": lambda d: ([], d.account()),

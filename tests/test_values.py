@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tinyauthstore import MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter
+from tinyauthstore import (
+    Account, InvalidFieldError, MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter, User,
+)
+from tinyauthstore.models import MAX_DEPTH
 from tinyauthstore.testing import DAY, START, FrozenClock
 
 STORES: dict[str, Callable[..., Any]] = {
@@ -41,6 +46,27 @@ def store(make: Callable[..., Any]) -> Any:
     store = make(clock=FrozenClock())
     store.create_user(id="ada", email="ada@example.com")
     return store
+
+
+@dataclass(frozen=True, slots=True)
+class Prefers(User):
+    """With a field that holds JSON."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OddAccount(Account):
+    """Fields named as parameters are, here or there on their way."""
+
+    entity: str = ""
+    custom: str = ""
+    fixed: str = ""
+    values: str = ""
+    self: str = ""
+    response: str = ""
+    given: str = ""
+    key: str = ""
 
 
 # --- ages -------------------------------------------------------------------------------------
@@ -126,3 +152,77 @@ def test_the_same_address_in_another_spelling_stays_verified(store: Any) -> None
     store.update_user("ada", email_verified=START)
     assert store.update_user("ada", email=" ADA@example.com").email_verified == START
     assert store.get_user("ada").email_verified == START
+
+
+# --- what providers send ----------------------------------------------------------------------
+
+KEY = {"provider": "github", "provider_account_id": "1"}
+FIXED: dict[str, Any] = {"user_id": "ada", "type": "oauth", **KEY}
+
+
+@pytest.mark.parametrize(
+    "given, expected", [(7.9, 7), (-0.5, -1), ("007", 7), (2.0**62, 2**62)], ids=repr
+)
+def test_a_time_in_a_providers_form_becomes_whole_seconds(store: Any, given: Any, expected: int) -> None:
+    account = store.link_account(**FIXED, expires_at=given)
+    assert (account.expires_at, account.extra) == (expected, {})
+
+
+@pytest.mark.parametrize("given", ["", "1e9", "+7", "٧", "9" * 19, "9" * 5000, 1e300, -(2.0**64), True], ids=ascii)
+def test_what_is_no_time_stays_in_extra(store: Any, given: Any) -> None:
+    account = store.link_account(**FIXED, expires_at=given)
+    assert (account.expires_at, account.extra) == (None, {"expires_at": given})
+
+
+def test_a_number_of_more_digits_than_python_writes_is_not_fatal(store: Any) -> None:
+    assert store.link_account(**FIXED, big=-(2**20_000)).extra["big"].startswith("-0x1000")
+
+
+def test_deep_json_is_read_from_deep_in_calls(store: Any) -> None:
+    """What a shallow caller wrote: an application's stack is a hundred calls deep before it begins."""
+    deep: Any = {}
+    for _ in range(3000):
+        deep = {"a": deep}
+    account = store.link_account(**FIXED, deep=deep)
+
+    def descend(levels: int) -> Any:
+        return descend(levels - 1) if levels else store.get_account(**KEY)
+
+    assert descend(400) == account
+
+
+def test_a_container_that_holds_itself_is_cut(store: Any) -> None:
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    assert "loop" in store.link_account(**FIXED, loop=loop).extra
+
+
+@pytest.mark.parametrize("levels, fits", [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+def test_a_custom_field_is_nested_at_most_so_deep(make: Callable[..., Any], levels: int, fits: bool) -> None:
+    deep: Any = {}
+    for _ in range(levels - 1):
+        deep = {"a": deep}
+    store = make(user=Prefers)
+    if fits:
+        store.create_user(id="ada", settings=deep)
+        assert store.get_user("ada").settings == deep
+    else:
+        with pytest.raises(InvalidFieldError, match=f"at most {MAX_DEPTH} deep"):
+            store.create_user(settings=deep)
+
+
+def test_custom_account_fields_may_have_the_names_of_parameters(make: Callable[..., Any]) -> None:
+    store = make(account=OddAccount)
+    store.create_user(id="ada")
+    odd = dict.fromkeys(["entity", "custom", "fixed", "values", "self", "response", "given", "key"], "kept")
+    account = store.link_account(odd, **FIXED)
+    assert account == OddAccount(**FIXED, **odd) == store.get_account(**KEY)
+    assert store.link_account(**FIXED, **dict.fromkeys(odd, "new")).entity == "new"
+
+
+def test_a_transferred_account_is_the_same(store: Any) -> None:
+    store.create_user(id="grace")
+    account = store.link_account({"user_id": "x", "type": 1, "scope": ["a"]}, **FIXED, locale="en")
+    store.unlink_account(**KEY)
+    moved = store.link_account(**{**dataclasses.asdict(account), "user_id": "grace"})
+    assert moved == dataclasses.replace(account, user_id="grace")

@@ -53,7 +53,7 @@ from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, UTC, VERIFICATION_TOKEN,
     AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
     User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
-    identifier_key, session_id, storable,
+    from_provider, identifier_key, session_id, storable,
 )
 from .transactions import Block, Transaction, Turn, about_to_wait, innermost, tasks_share_this_thread
 
@@ -281,11 +281,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         user = self._build(
             USER,
             custom,
-            id=self._new_id() if id is None else id,
-            email=email,
-            name=name,
-            image=image,
-            email_verified=email_verified,
+            {
+                "id": self._new_id() if id is None else id,
+                "email": email,
+                "name": name,
+                "image": image,
+                "email_verified": email_verified,
+            },
         )
         with self.transaction():
             if self._get(USER, (user.id,)) is not None:
@@ -345,36 +347,46 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @by_name
     def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+        self, response: Mapping[str, Any] | None = None, /, *, user_id: str, type: str, provider: str,
+        provider_account_id: str, **tokens: Any
     ) -> AccountT:
-        values = self._checked(
-            ACCOUNT,
-            {"type": type, "provider": provider, "provider_account_id": provider_account_id},
-        )
+        if response is not None and not isinstance(response, Mapping):
+            raise TypeError(
+                "link_account() takes the provider's response as a mapping, and its own fields by name; got"
+                f" {response.__class__.__name__}"
+            )
+        given = {"type": type, "provider": provider, "provider_account_id": provider_account_id}
+        fixed = self._checked(ACCOUNT, given)
+        values: dict[str, Any] = {}
         extra = tokens.pop("extra", {})
         extra = dict(extra) if isinstance(extra, Mapping) else {"extra": extra}
+        sent: dict[str, Any] = {}
+        for name, value in ({} if response is None else response).items():
+            # The provider's "user_id" or "type" is no business of ours, and must not decide whose account it is.
+            (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
-        for name, value in tokens.items():
+        for name, value in (sent | tokens).items():
             try:
-                values[name] = named[name].check(value)
+                values[name] = named[name].check(from_provider(name, value))
             except KeyError:
                 extra[name] = value
             except InvalidFieldError:  # what a provider sends must not keep a user from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
         extra = named["extra"].check(as_json(extra))
-        key = (values["provider"], values["provider_account_id"])
+        key = (fixed["provider"], fixed["provider_account_id"])
         with self.transaction():
             self._require_user(user_id)
             account = self._get(ACCOUNT, key)
             if account is None:
-                account = self._build(ACCOUNT, {}, user_id=user_id, extra=extra, **values)
+                account = self._build(ACCOUNT, {}, values | fixed | {"user_id": user_id, "extra": extra})
                 self._add(ACCOUNT, key, account)
             elif account.user_id != user_id:
                 raise self._conflict(ACCOUNT, "provider_account_id")
             else:
                 kept = {name: value for name, value in account.extra.items() if name not in values}
-                account = dataclasses.replace(account, **values, extra=kept | extra)
+                changes = values | fixed | {"extra": kept | extra}
+                account = dataclasses.replace(account, **changes)
                 self._change(ACCOUNT, key, account)
         return account  # type: ignore[no-any-return]
 
@@ -409,11 +421,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         session = self._build(
             SESSION,
             custom,
+            {
+                "session_token": self._new_token() if session_token is None else session_token,
+                "user_id": user_id,
+                "expires": _later(now, self._max_age) if expires is None else expires,
+                "created_at": now,
+            },
             fixed=("id", "created_at"),
-            session_token=self._new_token() if session_token is None else session_token,
-            user_id=user_id,
-            expires=_later(now, self._max_age) if expires is None else expires,
-            created_at=now,
         )
         digest = self._digest(session.session_token)
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
@@ -559,9 +573,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         made = self._build(
             VERIFICATION_TOKEN,
             custom,
-            identifier=identifier,
-            token=self._new_token() if token is None else token,
-            expires=_later(now, self._verification_max_age) if expires is None else expires,
+            {
+                "identifier": identifier,
+                "token": self._new_token() if token is None else token,
+                "expires": _later(now, self._verification_max_age) if expires is None else expires,
+            },
         )
         key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
         with self.transaction():
@@ -601,14 +617,16 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         made = self._build(
             AUTHENTICATOR,
             custom,
-            credential_id=credential_id,
-            user_id=user_id,
-            provider_account_id=provider_account_id,
-            credential_public_key=credential_public_key,
-            counter=counter,
-            credential_device_type=credential_device_type,
-            credential_backed_up=credential_backed_up,
-            transports=transports,
+            {
+                "credential_id": credential_id,
+                "user_id": user_id,
+                "provider_account_id": provider_account_id,
+                "credential_public_key": credential_public_key,
+                "counter": counter,
+                "credential_device_type": credential_device_type,
+                "credential_backed_up": credential_backed_up,
+                "transports": transports,
+            },
         )
         with self.transaction():
             self._require_user(user_id)
@@ -645,7 +663,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     # -- the whole store
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
             raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
         self._require_open()
         now = self._now()
@@ -873,7 +891,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return f.check(f.default())
 
     def _build(
-        self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
+        self, entity: Entity, custom: Mapping[str, Any], values: dict[str, Any], fixed: tuple[str, ...] = ()
     ) -> Any:
         """A record from the fields given and the defaults of the others. Errors as in ``_checked``."""
         values.update(self._checked(entity, custom, fixed=fixed))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -79,13 +79,17 @@ class UserStore(Protocol):
 
     @abstractmethod
     def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+        self, response: Mapping[str, Any] | None = None, /, *, user_id: str, type: str, provider: str,
+        provider_account_id: str, **tokens: Any
     ) -> Account:
         """Link a provider's account to a user and return it.
 
-        If it is linked to the same user already, the fields given are changed and the others kept.
-        ConflictError if it is linked to another user, NotFoundError for an unknown user. A value that belongs
-        to no field, or does not fit its field, is kept in ``extra``.
+        ``response`` is the provider's whole token response; ``tokens`` are single fields, which come first.
+        If the account is linked to the same user already, the fields given are changed and the others kept.
+        ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
+        ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept in
+        ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
+        ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
         """
 
     @abstractmethod
@@ -274,18 +278,20 @@ class Snapshot:
 
 
 def by_name(method: Method) -> Method:
-    """Decorate a method that takes keywords only: a call with anything by position, as in
+    """Decorate a method that takes its fields by name: a call with one by position, as in
     ``create_user("a@b.c")``, raises a TypeError that names the remedy, ``create_user(email=...)``.
     """
+    parameters = [*inspect.signature(method).parameters.values()][1:]
+    allowed = sum(p.kind is p.POSITIONAL_ONLY for p in parameters)
 
     @functools.wraps(method)
-    def checked(self: Any, /, *misplaced: Any, **fields: Any) -> Any:
-        if misplaced:
+    def checked(self: Any, /, *given: Any, **fields: Any) -> Any:
+        if len(given) > allowed:
             named = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
             needed = [p for p in named if p.default is p.empty] or named[:1]
             call = f"{method.__name__}({', '.join(f'{p.name}=...' for p in needed)})"
             raise TypeError(f"{method.__name__}() takes its fields by name: {call}")
-        return method(self, **fields)
+        return method(self, *given, **fields)
 
     return cast(Method, checked)
 

@@ -23,6 +23,7 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 import unicodedata
@@ -123,7 +124,8 @@ def dump_json(value: Any) -> str:
     """``value`` as compact, pure-ASCII JSON text; ValueError or TypeError for what JSON cannot represent.
 
     ASCII, because a provider may send half of a surrogate pair, which an escape can represent and UTF-8
-    cannot. NaN and keys that are not ``str`` are refused: they would not come back the same.
+    cannot. NaN and keys that are not ``str`` are refused: they would not come back the same. So is what is
+    nested deeper than ``MAX_DEPTH``.
     """
     _only_text_keys(value)
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -134,12 +136,27 @@ def load_json(text: str) -> Any:
     return json.loads(text)
 
 
-def as_json(value: Any) -> Any:
-    """``value``, with ``str()`` of whatever JSON cannot represent (NaN, a date); nothing is refused."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
+MAX_DEPTH = 100
+"""How deep a ``dict`` or ``list`` may be nested. Python copies, reads and writes what is nested with a few calls for
+each level, so a deeper one would raise RecursionError somewhere, sooner the deeper in calls the caller is."""
+
+TOO_DEEP = "[nested too deep]"
+"""What stands in ``Account.extra`` for what a provider sent that is nested deeper than ``MAX_DEPTH``."""
+
+
+def as_json(value: Any, depth: int = 0) -> Any:
+    """``value``, with ``str()`` of whatever JSON cannot represent (NaN, a date); nothing is refused.
+
+    What is nested deeper than ``MAX_DEPTH`` becomes ``TOO_DEEP``.
+    """
+    if isinstance(value, (Mapping, list, tuple)):
+        if depth == MAX_DEPTH:
+            return TOO_DEEP
+        if isinstance(value, Mapping):
+            return {str(key): as_json(item, depth + 1) for key, item in value.items()}
+        return [as_json(item, depth + 1) for item in value]
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return hex(value)  # Python refuses to write so many decimal digits
     if (
         value is None
         or isinstance(value, (str, bool, int))
@@ -152,7 +169,9 @@ def as_json(value: Any) -> Any:
 _INFINITY = float("inf")
 
 
-def _only_text_keys(value: Any) -> None:
+def _only_text_keys(value: Any, depth: int = 0) -> None:
+    if isinstance(value, (dict, list, tuple)) and depth == MAX_DEPTH:
+        raise ValueError
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError
@@ -160,7 +179,24 @@ def _only_text_keys(value: Any) -> None:
     elif not isinstance(value, (list, tuple)):
         return
     for item in value:
-        _only_text_keys(item)
+        _only_text_keys(item, depth + 1)
+
+
+def from_provider(name: str, value: Any) -> Any:
+    """``value``, which a provider sent for an account's field of that name, in the form that the field has.
+
+    Any other value is returned as it is. ``expires_at``: OAuth libraries make it of ``time.time()``, a float; some
+    providers send digits. ``scope``: RFC 6749 § 3.3 joins scopes by blanks, some providers send a list.
+    """
+    if name == "expires_at":
+        if isinstance(value, float) and -_INFINITY < value < _INFINITY:
+            return math.floor(value)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+            return int(value)
+    elif name == "scope" and isinstance(value, (list, tuple)):
+        if value and all(isinstance(scope, str) for scope in value):
+            return " ".join(value)
+    return value
 
 
 def _json(container: type) -> Callable[[Any], Any]:
@@ -193,8 +229,8 @@ KINDS: dict[Any, Kind] = {
     datetime: Kind(
         "datetime", "a timezone-aware datetime", _moment, lambda value: value.isoformat(), moment_from_iso
     ),
-    dict: Kind("object", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
-    list: Kind("array", "a list that JSON can carry", _json(list), _same, _json(list)),
+    dict: Kind("object", f"a dict that JSON can carry, at most {MAX_DEPTH} deep", _json(dict), _same, _json(dict)),
+    list: Kind("array", f"a list that JSON can carry, at most {MAX_DEPTH} deep", _json(list), _same, _json(list)),
 }
 
 
@@ -323,6 +359,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
             raise refuse(name, f"the type that {ours.__name__} gives it")
         rule = standard[name].rule if name in standard else f.metadata.get("rule")
+        if not isinstance(rule, Rule):
+            rule = None  # another library's metadata
         made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
         if default is not None:
             made.check(default())
@@ -456,8 +494,9 @@ class User(Record):
 class Account(Record):
     """A user's account at an identity provider, with the tokens that the provider issued.
 
-    ``expires_at`` is in seconds since 1970 (UTC), as OAuth libraries count. ``extra`` holds
-    whatever the provider sent that no field names, or that did not fit its field.
+    ``expires_at`` is in whole seconds since 1970 (UTC), as OAuth libraries count. ``extra`` holds
+    whatever the provider sent that no field names, or that did not fit its field; ``TOO_DEEP`` stands in it for what
+    was nested deeper than ``MAX_DEPTH``.
     """
 
     user_id: str = field(metadata=KEY)
