@@ -94,6 +94,8 @@ EMAILS = [
     "Ada@Example.COM",
     " grace@example.com",
     "ＡＤＡ@example.com",
+    "\u212aim@example.com",
+    "ada @example.com",
     "zoë@example.com",
     "ZOË@example.com",
 ]

@@ -334,7 +334,7 @@ def test_what_would_not_come_back_the_same_is_no_json(value: Any) -> None:
 
 @pytest.mark.parametrize("one, other", list(SAME_ADDRESS.values()), ids=SAME_ADDRESS)
 def test_spellings_of_one_address_have_one_key(one: str, other: str) -> None:
-    """NFKC, lower case, trimmed."""
+    """NFC, lower case, trimmed."""
     assert email_key(one) == email_key(other) is not None
 
 
@@ -349,10 +349,10 @@ def test_a_normal_form_is_its_own_normal_form() -> None:
     changing = [
         character
         for character in map(chr, [*range(0xD800), *range(0xE000, sys.maxunicode + 1)])
-        if character.lower() != character or not unicodedata.is_normalized("NFKC", character)
+        if character.lower() != character or not unicodedata.is_normalized("NFC", character)
     ]
     keys = [email_key(f"a{character}b@example.com") for character in changing]
-    assert len(keys) > 5000
+    assert len(keys) > 2000
     assert [key for key in keys if key is None or email_key(key) != key] == []
 
 
@@ -363,9 +363,10 @@ def test_what_is_blank_or_no_utf8_has_no_normal_form(text: str) -> None:
 
 
 def test_an_identifier_with_an_at_sign_is_an_address_and_no_other_is() -> None:
-    """"reset:aB3" keeps its case; every sign that NFKC makes an at sign counts as one."""
+    """"reset:aB3" keeps its case, and a sign that only looks like an at sign is none."""
     assert identifier_key(" Ada@Example.com") == "ada@example.com"
-    assert identifier_key("Ada＠Example.com") == identifier_key("Ada﹫Example.com") == "ada@example.com"
+    for lookalike in ("Ada＠Example.com", "Ada﹫Example.com"):
+        assert identifier_key(lookalike) == lookalike
     assert identifier_key(" Reset:aB3 ") == " Reset:aB3 "
     assert identifier_key("") is identifier_key(SURROGATE) is identifier_key("@" + SURROGATE) is None
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import sqlite3
+import sys
+import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,8 +18,10 @@ import pytest
 
 from tinyauthstore import (
     Account, InvalidFieldError, MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter, User,
+    VerificationToken,
 )
-from tinyauthstore.models import MAX_DEPTH
+from tinyauthstore.models import MAX_DEPTH, MAX_KEY_LENGTH, VERIFICATION_TOKEN, email_key, fields_of
+from tinyauthstore.rows import Rows
 from tinyauthstore.testing import DAY, START, FrozenClock
 
 STORES: dict[str, Callable[..., Any]] = {
@@ -226,3 +232,132 @@ def test_a_transferred_account_is_the_same(store: Any) -> None:
     store.unlink_account(**KEY)
     moved = store.link_account(**{**dataclasses.asdict(account), "user_id": "grace"})
     assert moved == dataclasses.replace(account, user_id="grace")
+
+
+# --- e-mail addresses -------------------------------------------------------------------------
+
+EVERY_CHARACTER = [chr(point) for point in (*range(0xD800), *range(0xE000, sys.maxunicode + 1))]
+
+
+def test_no_character_outside_ascii_becomes_one_inside() -> None:
+    """Else ``\u212aate@example.com``, somebody else's mailbox, were ``kate@example.com``. Every code point."""
+    odd = [c for c in EVERY_CHARACTER if not c.isascii() and any(k.isascii() for k in email_key(c) or ())]
+    assert odd == []
+
+
+@pytest.mark.parametrize("character", ["\u0130", "\u037e", "\u1fef", "\u212a"], ids=ascii)
+def test_a_character_that_would_become_ascii_stays_itself(character: str) -> None:
+    assert email_key(f"A{character}\u0301B@Example.com") == f"a{character}\u0301b@example.com"
+
+
+def test_normal_forms_are_steady_in_every_mixture() -> None:
+    """A key that has another key would be two users, or none."""
+    letters = "aAKI\u0131\u0130\u212aK;\u037e`\u1fef\u00d6O\u0308\u0307\u0323\u0301\u030cJ\u01f0\u03a3\u03c2\u212b\u0345@ \u3000"
+    dice = random.Random(1)
+    for _ in range(20_000):
+        key = email_key("".join(dice.choices(letters, k=dice.randint(1, 7))))
+        assert key is None or email_key(key) == key, ascii(key)
+
+
+def test_lookalike_addresses_are_different_users() -> None:
+    with MemoryAdapter() as store:
+        for email in ("\uff41da@b.c", "ada@b.c", "ada@b\u3002c", "\u212aate@b.c", "kate@b.c", "ada\uff20b.c"):
+            assert store.create_user(email=email) == store.get_user_by_email(email)
+
+
+def test_blanks_and_controls_are_refused_by_every_code_point() -> None:
+    email = next(f for f in fields_of(User) if f.name == "email")
+    unfit = [c for c in EVERY_CHARACTER if c.isspace() or unicodedata.category(c) == "Cc"]
+    assert len(unfit) > 80
+    for character in unfit:
+        with pytest.raises(InvalidFieldError, match="without blanks or control characters"):
+            email.check(f"ada{character}b@example.com")
+
+
+def test_no_other_character_is_refused() -> None:
+    email = next(f for f in fields_of(User) if f.name == "email")
+    fit = [c for c in EVERY_CHARACTER if not c.isspace() and unicodedata.category(c) != "Cc"]
+    for start in range(0, len(fit), 20):
+        if not any(map(unicodedata.combining, fit[start : start + 20])):
+            email.check(f"ada{''.join(fit[start : start + 20])}@example.com")
+
+
+GROWS = "\U0001d160"
+"""Three characters in its normal form."""
+
+
+def test_a_normal_form_that_is_too_long_is_refused(store: Any) -> None:
+    with pytest.raises(InvalidFieldError):
+        store.create_user(email="@" + GROWS * 1366)
+    with pytest.raises(InvalidFieldError):
+        store.create_verification_token(identifier="@" + GROWS * 1366)
+
+
+def test_a_normal_form_that_is_too_long_is_absent(store: Any) -> None:
+    assert store.get_user_by_email("@" + GROWS * 1366) is None
+    assert store.use_verification_token(identifier="@" + GROWS * 1366, token="x") is None
+    assert store.delete_verification_tokens("@" + GROWS * 1366) == 0
+
+
+def test_the_longest_normal_form_is_accepted(store: Any) -> None:
+    email = "@" + GROWS * 1365
+    assert store.create_user(email=email) == store.get_user_by_email(email)
+
+
+MARKS = "\u0301\u0323" * 15
+"""As many as are accepted in a row, in the order that takes longest to put right."""
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        ("a" + MARKS) * 132 + "@b", ("\u00e9" + MARKS) * 132 + "@b", "\u212a" * 4096, "\u0130" * 4096,
+        "\u0301\u0323" * 2048, "a" + "\u0301" * 2047 + "\u0323" * 2048, "\u0344" * 4096, "a" * 4096,
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_normal_form_takes_a_few_milliseconds_at_most(email: str) -> None:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        email_key(email)
+        times.append(time.perf_counter() - began)
+    assert len(email) <= MAX_KEY_LENGTH and min(times) < 0.008
+
+
+def test_more_marks_in_a_row_than_any_language_has_are_refused(store: Any) -> None:
+    email = "a" + MARKS + "\u0301@example.com"
+    with pytest.raises(InvalidFieldError):
+        store.create_user(email=email)
+    assert store.get_user_by_email(email) is None
+
+
+@pytest.mark.parametrize("identifier", ["Ada\uff20example.com", "Ada\ufe6bexample.com"], ids=ascii)
+def test_an_identifier_without_the_at_sign_of_ascii_is_compared_exactly(store: Any, identifier: str) -> None:
+    token = store.create_verification_token(identifier=identifier).token
+    assert store.use_verification_token(identifier=identifier.lower(), token=token) is None
+    assert store.use_verification_token(identifier=identifier, token=token)
+
+
+@pytest.mark.parametrize("email", ["ada@example.com\r\nBcc: grace@example.com", "ada lovelace@b.c"])
+def test_an_old_address_that_is_refused_today_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, email: str
+) -> None:
+    """Written by a release that accepted it; it can be found, and mended."""
+    for suffix, make in {".db": SQLiteAdapter, ".shelf": ShelveAdapter}.items():
+        with monkeypatch.context() as patch, make(tmp_path / f"a{suffix}") as store:
+            patch.setattr("tinyauthstore.models._is_address", lambda text: True)
+            ada = store.create_user(email=email)
+        with make(tmp_path / f"a{suffix}") as store:
+            assert store.get_user(ada.id) == store.get_user_by_email(email.upper()) == ada
+            assert store.update_user(ada.id, name="Ada").email == email
+            assert store.update_user(ada.id, email="ada@example.com").email == "ada@example.com"
+
+
+def test_a_shelfs_keys_follow_the_normal_form() -> None:
+    """A pending link in an old shelf works, whatever its identifier was filed under."""
+    rows = Rows(VERIFICATION_TOKEN, VerificationToken)
+    fields = {"identifier": "\uff21da@example.com", "expires": START.isoformat()}
+    ((key, record, _),) = rows.records([[["ada@example.com", "00" * 32], fields]])
+    assert key == ("\uff41da@example.com", bytes(32))
+    assert record.identifier == "\uff21da@example.com"

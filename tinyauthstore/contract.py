@@ -53,7 +53,7 @@ class UserStore(Protocol):
 
     @abstractmethod
     def get_user_by_email(self, email: str) -> User | None:
-        """The user whose address has the same normal form (NFKC, lower case, trimmed), or None."""
+        """The user whose address has the same normal form (NFC, lower case, trimmed), or None."""
 
     @abstractmethod
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:

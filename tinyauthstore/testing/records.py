@@ -79,7 +79,7 @@ class UserContract(Contract):
 
     @each(SAME_ADDRESS)
     def test_spellings_of_one_address_are_one_user(self, store: Any, case: Any) -> None:
-        """Found and unique by the normal form: NFKC, lower case, trimmed. [langfuse#393, better-auth#7806]"""
+        """Found and unique by the normal form: NFC, lower case, trimmed. [langfuse#393, better-auth#7806]"""
         for stored, asked in (case, case[::-1]):
             user = store.create_user(email=stored)
             assert user.email == stored, "the spelling is kept"
