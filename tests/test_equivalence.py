@@ -158,8 +158,8 @@ class Dice:
     def oauth(self) -> dict[str, Any]:
         return self.some(
             access_token=["a", "b", None], refresh_token=["r"], expires_at=[1, 2**40, "soon", 7.5, "8"],
-            token_type=["bearer"], scope=["read", 5, ["read", "write"]], id_token=["i"], login=["octocat", None],
-            is_admin=[True, "yes"], claims=[{"a": [1]}, None], extra=[{"b": 2}, {"scope": "mine"}, "none", 5],
+            token_type=["bearer"], scope=["read", 5, ["read", "write"]], id_token=["i"],
+            login=["octocat", None], is_admin=[True, "yes"], claims=[{"a": [1]}, None], extra=[{"b": 2}, {"scope": "mine"}, "none", 5],
         )  # fmt: skip
 
     def response(self) -> list[Any]:

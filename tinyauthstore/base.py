@@ -70,8 +70,8 @@ DAY = 24 * 60 * 60
 """Seconds."""
 
 UPDATES = 30
-"""How many times a session that is always in use is extended within its age, unless ``session_update_age`` says
-otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
+"""How many times a session that is always in use is extended within its age, unless ``session_update_age``
+says otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -199,17 +199,16 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """Options of every store; ages are seconds or timedeltas.
 
         ``user`` ... ``authenticator``: custom models, subclasses of the records. ``session_max_age``: how
-        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most; None: a
-        thirtieth of ``session_max_age`` (a day of 30 days); less than ``session_max_age``, or sessions in use
-        would end before they may be extended.
-        ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
-        ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
-        a session or token also removes expired ones; None: only ``purge_expired`` does. ``timeout``:
-        seconds that a call waits for another thread's or process's transaction before BusyError. ``secret``:
-        turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
-        ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on;
-        a session that may be stale is read again before it is served; 0: none are kept.
-        ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
+        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most;
+        None: a thirtieth of ``session_max_age`` (a day of 30 days); less than ``session_max_age``, or
+        sessions in use would end before they may be extended. ``session_absolute_age``: how long a session
+        lives however much it is used; None: no limit. ``verification_max_age``: how long a magic link works.
+        ``purge_interval``: how often creating a session or token also removes expired ones; None: only
+        ``purge_expired`` does. ``timeout``: seconds that a call waits for another thread's or process's
+        transaction before BusyError. ``secret``: turns digests of tokens into HMACs, so that a stolen file
+        alone verifies no guess. ``cache_size``: how many sessions are kept in this process's memory, from
+        their second look-up on; a session that may be stale is read again before it is served; 0: none are
+        kept. ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError if a model has a field that cannot be stored, TypeError if a model is not a subclass
         of its record, ValueError for any other option that is not valid.
@@ -230,8 +229,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._update_age = _age("session_update_age", session_update_age)
             if self._update_age >= self._max_age:
                 raise ValueError(
-                    "session_update_age must be shorter than session_max_age, or sessions in use would end; got"
-                    f" session_update_age {session_update_age!r}, session_max_age {session_max_age!r}"
+                    "session_update_age must be shorter than session_max_age, or sessions in use would end;"
+                    f" got session_update_age {session_update_age!r}, session_max_age {session_max_age!r}"
                 )
         self._absolute_age = (
             None if session_absolute_age is None else _age("session_absolute_age", session_absolute_age)
@@ -362,7 +361,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         extra = dict(extra) if isinstance(extra, Mapping) else {"extra": extra}
         sent: dict[str, Any] = {}
         for name, value in ({} if response is None else response).items():
-            # The provider's "user_id" or "type" is no business of ours, and must not decide whose account it is.
+            # The provider's "user_id" or "type" must not decide whose account it is, or what.
             (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
         for name, value in (sent | tokens).items():

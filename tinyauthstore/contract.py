@@ -87,8 +87,8 @@ class UserStore(Protocol):
         ``response`` is the provider's whole token response; ``tokens`` are single fields, which come first.
         If the account is linked to the same user already, the fields given are changed and the others kept.
         ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
-        ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept in
-        ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
+        ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept
+        in ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
         ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
         """
 
@@ -137,12 +137,12 @@ class SessionStore(Protocol):
     ) -> Session | None:
         """Extend a live session on use and return it; None if there is none.
 
-        ``expires`` becomes now + ``max_age`` (seconds or a timedelta; None: ``session_max_age``), at most once
-        in ``session_update_age``, and never later than ``session_absolute_age`` after its creation. It never
-        becomes earlier. A ``max_age`` belongs to this session ("remember me"), so give it at every touch; its
-        update age is a thirtieth of it, if ``session_update_age`` is not shorter. ValueError for a ``max_age``
-        that is no age. Source: ASVS 7.3.1, 7.3.2 (inactivity and absolute limits); Auth.js's ``maxAge`` and
-        ``updateAge``.
+        ``expires`` becomes now + ``max_age`` (seconds or a timedelta; None: ``session_max_age``), at most
+        once in ``session_update_age``, and never later than ``session_absolute_age`` after its creation. It
+        never becomes earlier. A ``max_age`` belongs to this session ("remember me"), so give it at every
+        touch; its update age is a thirtieth of it, if ``session_update_age`` is not shorter. ValueError for a
+        ``max_age`` that is no age. Source: ASVS 7.3.1, 7.3.2 (inactivity and absolute limits); Auth.js's
+        ``maxAge`` and ``updateAge``.
         """
 
     @abstractmethod
