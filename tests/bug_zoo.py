@@ -376,7 +376,7 @@ class TouchPastAbsoluteAge(MemoryAdapter):
 class TouchShrinks(MemoryAdapter):
     """``expires = now + max_age``, whatever it was."""
 
-    def touch_session(self, session_token: str) -> Any:
+    def touch_session(self, session_token: str, *, max_age: Any = None) -> Any:
         return self.update_session(session_token, expires=self._now() + timedelta(days=30))
 
 

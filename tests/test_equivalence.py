@@ -94,6 +94,8 @@ EMAILS = [
     "Ada@Example.COM",
     " grace@example.com",
     "ＡＤＡ@example.com",
+    "\u212aim@example.com",
+    "ada @example.com",
     "zoë@example.com",
     "ZOË@example.com",
 ]
@@ -155,10 +157,15 @@ class Dice:
 
     def oauth(self) -> dict[str, Any]:
         return self.some(
-            access_token=["a", "b", None], refresh_token=["r"], expires_at=[1, 2**40, "soon"],
-            token_type=["bearer"], scope=["read", 5], id_token=["i"], login=["octocat", None],
-            is_admin=[True, "yes"], claims=[{"a": [1]}, None], extra=[{"b": 2}, {"scope": "mine"}, "none", 5],
+            access_token=["a", "b", None], refresh_token=["r"], expires_at=[1, 2**40, "soon", 7.5, "8"],
+            token_type=["bearer"], scope=["read", 5, ["read", "write"]], id_token=["i"],
+            login=["octocat", None], is_admin=[True, "yes"], claims=[{"a": [1]}, None], extra=[{"b": 2}, {"scope": "mine"}, "none", 5],
         )  # fmt: skip
+
+    def response(self) -> list[Any]:
+        if self.chance(0.7):
+            return []
+        return [self.pick([{}, {"user_id": "theirs", "type": 1, "scope": "all"}, {"provider": "p", "team": 2}])]
 
     # -- what was made lately, undone or gone since or not, is asked about more often than chance would
 
@@ -201,7 +208,8 @@ METHODS: dict[str, Arguments] = {
     "update_user": lambda d: ([d.pick(IDS)], d.profile()),
     "delete_user": only(IDS),
     "link_account": lambda d: (
-        [], {"user_id": d.pick(IDS), "type": d.pick(["oauth", "oidc"]), **d.account(), **d.oauth()}
+        d.response(),
+        {"user_id": d.pick(IDS), "type": d.pick(["oauth", "oidc"]), **d.account(), **d.oauth()},
     ),
     "unlink_account": lambda d: ([], d.account()),
     "get_account": lambda d: ([], d.account()),
@@ -215,7 +223,9 @@ METHODS: dict[str, Arguments] = {
     "update_session": lambda d: (
         [d.token()], d.some(expires=d.moment, agent=["wget", ""], facts=[{}, {"ip": None}])
     ),
-    "touch_session": lambda d: ([d.token()], {}),
+    "touch_session": lambda d: (
+        [d.token()], d.some(max_age=[60, 7200.5, timedelta(days=365), timedelta(0), True, -1])
+    ),
     "rotate_session": lambda d: ([d.token()], {}),
     "delete_session": lambda d: ([d.token()], {}),
     "list_sessions": only(IDS),
@@ -314,7 +324,7 @@ EXPECTED: dict[str, set[str]] = {
     "create_session": {"Device", "NotFoundError", "ConflictError"} | BAD,
     "get_session_and_user": {"SessionAndUser", "NoneType"},
     "update_session": {"Device", "NoneType"} | BAD,
-    "touch_session": {"Device", "NoneType"},
+    "touch_session": {"Device", "NoneType", "ValueError", "TypeError"},
     "rotate_session": {"Device", "NoneType", "ConflictError"},
     "delete_session": {"Device", "NoneType"},
     "list_sessions": {"list", "empty list"},

@@ -856,7 +856,7 @@ AGES = [
 BAD_AGES = [-1, -0.5, timedelta(-1), "60", True, float("nan"), float("inf"), 1e300, 10**400, [60]]
 BAD_OPTIONS: list[tuple[str, Any]] = [
     *((name, value) for name in AGES for value in BAD_AGES),
-    *((name, None) for name in ("session_max_age", "session_update_age", "verification_max_age")),
+    *((name, None) for name in ("session_max_age", "verification_max_age")),
     *(("secret", value) for value in ("", b"", 5, ["secret"], "\ud800")),
     *(("cache_size", value) for value in (-1, 1.0, "5", True, None)),
     *(("clock", value) for value in (datetime.now, lambda: 0, lambda: None)),

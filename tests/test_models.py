@@ -334,7 +334,7 @@ def test_what_would_not_come_back_the_same_is_no_json(value: Any) -> None:
 
 @pytest.mark.parametrize("one, other", list(SAME_ADDRESS.values()), ids=SAME_ADDRESS)
 def test_spellings_of_one_address_have_one_key(one: str, other: str) -> None:
-    """NFKC, lower case, trimmed."""
+    """NFC, lower case, trimmed."""
     assert email_key(one) == email_key(other) is not None
 
 
@@ -349,10 +349,10 @@ def test_a_normal_form_is_its_own_normal_form() -> None:
     changing = [
         character
         for character in map(chr, [*range(0xD800), *range(0xE000, sys.maxunicode + 1)])
-        if character.lower() != character or not unicodedata.is_normalized("NFKC", character)
+        if character.lower() != character or not unicodedata.is_normalized("NFC", character)
     ]
     keys = [email_key(f"a{character}b@example.com") for character in changing]
-    assert len(keys) > 5000
+    assert len(keys) > 2000
     assert [key for key in keys if key is None or email_key(key) != key] == []
 
 
@@ -363,9 +363,10 @@ def test_what_is_blank_or_no_utf8_has_no_normal_form(text: str) -> None:
 
 
 def test_an_identifier_with_an_at_sign_is_an_address_and_no_other_is() -> None:
-    """"reset:aB3" keeps its case; every sign that NFKC makes an at sign counts as one."""
+    """"reset:aB3" keeps its case, and a sign that only looks like an at sign is none."""
     assert identifier_key(" Ada@Example.com") == "ada@example.com"
-    assert identifier_key("Ada＠Example.com") == identifier_key("Ada﹫Example.com") == "ada@example.com"
+    for lookalike in ("Ada＠Example.com", "Ada﹫Example.com"):
+        assert identifier_key(lookalike) == lookalike
     assert identifier_key(" Reset:aB3 ") == " Reset:aB3 "
     assert identifier_key("") is identifier_key(SURROGATE) is identifier_key("@" + SURROGATE) is None
 
@@ -393,7 +394,7 @@ AUTHJS = {
         "id_token": "i", "session_state": "s", "team": [1],
     },
     "session": {
-        "sessionToken": "secret", "userId": "1", "expires": EXPIRES, "createdAt": EMAIL_VERIFIED, "id": "abc",
+        "sessionToken": "secret", "userId": "1", "expires": EXPIRES,
     },
     "verification_token": {"identifier": "ada@example.com", "token": "secret", "expires": EXPIRES},
     "authenticator": {
@@ -408,7 +409,12 @@ AUTHJS = {
 def test_a_record_has_its_form_in_auth_js(record: Any, authjs: dict[str, Any]) -> None:
     """The names and values of @auth/core's adapter types, ready for JSON, there and back."""
     assert record.to_authjs() == json.loads(json.dumps(record.to_authjs())) == authjs
-    assert type(record).from_authjs(authjs) == record
+    assert type(record).from_authjs(authjs) == as_auth_js_has_it(record)
+
+
+def as_auth_js_has_it(record: Any) -> Any:
+    """Without what Auth.js's sessions lack."""
+    return dataclasses.replace(record, id="", created_at=None) if isinstance(record, Session) else record
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -417,7 +423,8 @@ def test_custom_fields_go_to_auth_js_and_back(name: str) -> None:
     example = dict(zip(RECORDS, EXAMPLES))[name]
     given = {f.name: getattr(example, f.name) for f in dataclasses.fields(example)}
     record = CUSTOM[name](**given, **copy.deepcopy(GIVEN))
-    assert CUSTOM[name].from_authjs(json.loads(json.dumps(record.to_authjs()))) == record
+    again = CUSTOM[name].from_authjs(json.loads(json.dumps(record.to_authjs())))
+    assert again == as_auth_js_has_it(record)
 
 
 def test_absent_fields_take_their_defaults() -> None:
@@ -448,8 +455,8 @@ def test_extra_is_spread_and_cannot_pose_as_a_field() -> None:
     """A provider that sends "userId" must not change whose account it is."""
     account = Account("1", "oauth", "p", "2", extra={"userId": "evil", "extra": 1, "self": 2})
     spread = account.to_authjs()
-    assert (spread["userId"], spread["extra"], spread["self"]) == ("1", 1, 2)
-    assert Account.from_authjs(spread).extra == {"extra": 1, "self": 2}
+    assert (spread["userId"], spread["extra"], spread["self"]) == ("1", {"userId": "evil", "extra": 1}, 2)
+    assert Account.from_authjs(spread) == account
 
 
 @pytest.mark.parametrize("name", [name for name in AUTHJS if name != "account"])
@@ -472,7 +479,7 @@ def test_a_missing_field_from_auth_js_is_refused_by_name(name: str) -> None:
         assert (caught.value.model, caught.value.field) == (RECORDS[name].__name__, f.name)
 
 
-@pytest.mark.parametrize("expires", ["hunter2", "2026-01-02T03:04:05", "2026-01-02", NAIVE, 10**9, None])
+@pytest.mark.parametrize("expires", ["hunter2", "2026-01-02T03:04:05", "2026-01-02", NAIVE, 10**18, True, None])
 def test_a_moment_from_auth_js_must_have_an_offset(expires: Any) -> None:
     """Naive ones are refused, and the error keeps no text that may be a token in the wrong place."""
     with pytest.raises(InvalidFieldError) as caught:

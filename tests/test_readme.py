@@ -411,18 +411,23 @@ def test_under_another_secret_the_file_is_sound_and_every_token_unknown(tmp_path
 
 
 LOOKALIKES = [
-    "ADA@example.com",
     "\N{FULLWIDTH LATIN SMALL LETTER A}da@example.com",
     "\N{CIRCLED LATIN SMALL LETTER A}da@example.com",
+    "ada@example\N{IDEOGRAPHIC FULL STOP}com",
 ]
 
 
-@pytest.mark.parametrize("spelling", LOOKALIKES, ids=ascii)
-def test_the_lookalike_addresses_of_the_security_notes_find_the_user(spelling: str) -> None:
-    assert spelling in README
+def test_a_spelling_of_the_security_notes_finds_the_user() -> None:
+    assert "ADA@example.com" in README
     with MemoryAdapter() as store:
-        ada = store.create_user(email=ADA)
-        assert store.get_user_by_email(spelling) == ada
+        assert store.create_user(email=ADA) == store.get_user_by_email("ADA@example.com")
+
+
+def test_the_lookalike_of_the_security_notes_is_another_user() -> None:
+    assert LOOKALIKES[0] in README
+    with MemoryAdapter() as store:
+        store.create_user(email=ADA)
+        assert store.get_user_by_email(LOOKALIKES[0]) is None
 
 
 def test_a_link_sent_to_an_old_address_works_until_it_is_deleted() -> None:
@@ -739,22 +744,26 @@ def test_known_and_unknown_addresses_get_the_same_answer(site: Site) -> None:
     assert known == unknown and [address for address, _ in site.mail[-2:]] == [ADA, GRACE]
 
 
-@pytest.mark.parametrize("typed", LOOKALIKES, ids=ascii)
+@pytest.mark.parametrize("typed", ["ADA@example.com", "ada@Example.COM "])
 def test_the_mail_for_a_known_user_goes_to_the_stored_address(site: Site, typed: str) -> None:
     site.signed_in(ADA)
     site.link_for(site.browser(), typed)
     assert site.mail[-1][0] == ADA
 
 
-def test_a_lookalike_of_an_unknown_address_gets_the_link_at_the_plain_one(site: Site) -> None:
-    site.link_for(site.browser(), LOOKALIKES[2])
-    assert site.mail[-1][0] == ADA
+@pytest.mark.parametrize("typed", LOOKALIKES, ids=ascii)
+def test_whoever_has_a_lookalike_mailbox_does_not_get_into_the_account(site: Site, typed: str) -> None:
+    ada = site.signed_in(ADA)
+    browser = site.browser()
+    browser.submit(browser.get(site.link_for(browser, typed)), "/confirm")
+    assert site.mail[-1][0] == typed
+    assert f"Hello, {ADA}" not in browser.get("/account").body
+    assert f"Hello, {ADA}" in ada.get("/account").body
 
 
 NO_ADDRESSES = [
     "", " ", "ada", "ada@example.com\r\nBcc: grace@example.com", "ada@example.com, grace@example.com",
     "ada @example.com", "ada@exa\0mple.com", "ada@example.com\u2028x", "a" * 250 + "@b.io",
-    "\ufdfa" * 20 + "@b",  # grows under NFKC
 ]  # fmt: skip
 
 

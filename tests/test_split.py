@@ -566,7 +566,7 @@ class InRedis:
         self.kept[session_token] = replace(self.kept[session_token], **changes)
         return self.kept[session_token]
 
-    def touch_session(self, session_token: str) -> Session | None:
+    def touch_session(self, session_token: str, *, max_age: Any = None) -> Session | None:
         return self.kept.get(session_token)
 
     def rotate_session(self, session_token: str) -> Session | None:

@@ -54,7 +54,7 @@ from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, VERIFICATION_TOKEN,
     AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
     User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
-    identifier_key, session_id, storable,
+    from_provider, identifier_key, session_id, storable,
 )
 from .transactions import Block, Transaction, Turn, about_to_wait, innermost, tasks_share_this_thread
 
@@ -69,6 +69,10 @@ fields that have them. The rules make keys; only a backend takes them apart."""
 
 DAY = 24 * 60 * 60
 """Seconds."""
+
+UPDATES = 30
+"""How many times a session that is always in use is extended within its age, unless ``session_update_age``
+says otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
 
 
 PURGE_BATCH = 100
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
         verification_token: type[VerificationTokenT]
         authenticator: type[AuthenticatorT]
         session_max_age: float | timedelta
-        session_update_age: float | timedelta
+        session_update_age: float | timedelta | None
         session_absolute_age: float | timedelta | None
         verification_max_age: float | timedelta
         purge_interval: float | timedelta | None
@@ -181,7 +185,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         verification_token: type[VerificationTokenT] | None = None,
         authenticator: type[AuthenticatorT] | None = None,
         session_max_age: float | timedelta = 30 * DAY,
-        session_update_age: float | timedelta = DAY,
+        session_update_age: float | timedelta | None = None,
         session_absolute_age: float | timedelta | None = None,
         verification_max_age: float | timedelta = 600,
         purge_interval: float | timedelta | None = 60,
@@ -195,15 +199,16 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """Options of every store; ages are seconds or timedeltas.
 
         ``user`` ... ``authenticator``: custom models, subclasses of the records. ``session_max_age``: how
-        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most.
-        ``session_absolute_age``: how long a session lives however much it is used; None: no limit.
-        ``verification_max_age``: how long a magic link works. ``purge_interval``: how often creating
-        a session or token also removes expired ones; None: only ``purge_expired`` does. ``timeout``:
-        seconds that a call waits for another thread's or process's transaction before BusyError. ``secret``:
-        turns digests of tokens into HMACs, so that a stolen file alone verifies no guess.
-        ``cache_size``: how many sessions are kept in this process's memory, from their second look-up on;
-        a session that may be stale is read again before it is served; 0: none are kept.
-        ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
+        long an unused session lives. ``session_update_age``: how often ``touch_session`` writes at most;
+        None: a thirtieth of ``session_max_age`` (a day of 30 days); less than ``session_max_age``, or
+        sessions in use would end before they may be extended. ``session_absolute_age``: how long a session
+        lives however much it is used; None: no limit. ``verification_max_age``: how long a magic link works.
+        ``purge_interval``: how often creating a session or token also removes expired ones; None: only
+        ``purge_expired`` does. ``timeout``: seconds that a call waits for another thread's or process's
+        transaction before BusyError. ``secret``: turns digests of tokens into HMACs, so that a stolen file
+        alone verifies no guess. ``cache_size``: how many sessions are kept in this process's memory, from
+        their second look-up on; a session that may be stale is read again before it is served; 0: none are
+        kept. ``clock``, ``new_id``, ``new_token``: where time (aware datetimes), ids and tokens come from.
 
         InvalidFieldError if a model has a field that cannot be stored, TypeError if a model is not a subclass
         of its record, ValueError for any other option that is not valid.
@@ -218,7 +223,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             fields_of(model)
             self._models[entity] = model
         self._max_age = _age("session_max_age", session_max_age)
-        self._update_age = _age("session_update_age", session_update_age)
+        if session_update_age is None:
+            self._update_age = self._max_age / UPDATES
+        else:
+            self._update_age = _age("session_update_age", session_update_age)
+            if self._update_age >= self._max_age:
+                raise ValueError(
+                    "session_update_age must be shorter than session_max_age, or sessions in use would end;"
+                    f" got session_update_age {session_update_age!r}, session_max_age {session_max_age!r}"
+                )
         self._absolute_age = (
             None if session_absolute_age is None else _age("session_absolute_age", session_absolute_age)
         )
@@ -268,11 +281,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         user = self._build(
             USER,
             custom,
-            id=self._new_id() if id is None else id,
-            email=email,
-            name=name,
-            image=image,
-            email_verified=email_verified,
+            {
+                "id": self._new_id() if id is None else id,
+                "email": email,
+                "name": name,
+                "image": image,
+                "email_verified": email_verified,
+            },
         )
         with self.transaction():
             if self._get(USER, (user.id,)) is not None:
@@ -305,6 +320,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             updated = dataclasses.replace(user, **changes)
             if "email" in changes:
                 self._refuse_taken_email(updated)
+                if "email_verified" not in changes and USER.group_of(updated) != USER.group_of(user):
+                    updated = dataclasses.replace(updated, email_verified=None)  # that was the old address
             self._change(USER, (user.id,), updated)
         return updated  # type: ignore[no-any-return]
 
@@ -330,36 +347,46 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @by_name
     def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+        self, response: Mapping[str, Any] | None = None, /, *, user_id: str, type: str, provider: str,
+        provider_account_id: str, **tokens: Any
     ) -> AccountT:
-        values = self._checked(
-            ACCOUNT,
-            {"type": type, "provider": provider, "provider_account_id": provider_account_id},
-        )
+        if response is not None and not isinstance(response, Mapping):
+            raise TypeError(
+                "link_account() takes the provider's response as a mapping, and its own fields by name; got"
+                f" {response.__class__.__name__}"
+            )
+        given = {"type": type, "provider": provider, "provider_account_id": provider_account_id}
+        fixed = self._checked(ACCOUNT, given)
+        values: dict[str, Any] = {}
         extra = tokens.pop("extra", {})
         extra = dict(extra) if isinstance(extra, Mapping) else {"extra": extra}
+        sent: dict[str, Any] = {}
+        for name, value in ({} if response is None else response).items():
+            # The provider's "user_id" or "type" must not decide whose account it is, or what.
+            (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
-        for name, value in tokens.items():
+        for name, value in (sent | tokens).items():
             try:
-                values[name] = named[name].check(value)
+                values[name] = named[name].check(from_provider(name, value))
             except KeyError:
                 extra[name] = value
             except InvalidFieldError:  # what a provider sends must not keep a user from signing in
                 values[name] = None if named[name].optional else self._default(named[name])
                 extra[name] = value
         extra = named["extra"].check(as_json(extra))
-        key = (values["provider"], values["provider_account_id"])
+        key = (fixed["provider"], fixed["provider_account_id"])
         with self.transaction():
             self._require_user(user_id)
             account = self._get(ACCOUNT, key)
             if account is None:
-                account = self._build(ACCOUNT, {}, user_id=user_id, extra=extra, **values)
+                account = self._build(ACCOUNT, {}, values | fixed | {"user_id": user_id, "extra": extra})
                 self._add(ACCOUNT, key, account)
             elif account.user_id != user_id:
                 raise self._conflict(ACCOUNT, "provider_account_id")
             else:
                 kept = {name: value for name, value in account.extra.items() if name not in values}
-                account = dataclasses.replace(account, **values, extra=kept | extra)
+                changes = values | fixed | {"extra": kept | extra}
+                account = dataclasses.replace(account, **changes)
                 self._change(ACCOUNT, key, account)
         return account  # type: ignore[no-any-return]
 
@@ -394,11 +421,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         session = self._build(
             SESSION,
             custom,
+            {
+                "session_token": self._new_token() if session_token is None else session_token,
+                "user_id": user_id,
+                "expires": _later(now, self._max_age) if expires is None else expires,
+                "created_at": now,
+            },
             fixed=("id", "created_at"),
-            session_token=self._new_token() if session_token is None else session_token,
-            user_id=user_id,
-            expires=_later(now, self._max_age) if expires is None else expires,
-            created_at=now,
         )
         digest = self._digest(session.session_token)
         session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
@@ -428,14 +457,23 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             session_token, lambda session: dataclasses.replace(session, **changes) if changes else session
         )
 
-    def touch_session(self, session_token: str) -> SessionT | None:
+    def touch_session(
+        self, session_token: str, *, max_age: float | timedelta | None = None
+    ) -> SessionT | None:
+        age, update_age = self._max_age, self._update_age
+        if max_age is not None:
+            age = _age("max_age", max_age)
+            update_age = min(update_age, age / UPDATES)
+
         def extended(session: Any) -> Any:
-            now = self._now()
-            extended = _later(now, self._max_age)
+            expires = _later(self._now(), age)
             # Auth.js extends if expires - max_age + update_age <= now. Written like this, it cannot overflow.
-            if extended == session.expires or extended < _later(session.expires, self._update_age):
+            if expires == session.expires or expires < _later(session.expires, update_age):
                 return session
-            return dataclasses.replace(session, expires=extended)
+            # Whether it is due does not depend on the absolute age, or the last part of that would be lost;
+            # whether there is anything to write does.
+            longer = self._within_absolute_age(dataclasses.replace(session, expires=expires))
+            return session if longer.expires == session.expires else longer
 
         return self._rewrite_session(session_token, extended)
 
@@ -502,8 +540,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            session = self._within_absolute_age(rewrite(session))
-            self._change(SESSION, key, session)
+            rewritten = self._within_absolute_age(rewrite(session))
+            if rewritten is not session:  # else another thread or process has extended it meanwhile
+                self._change(SESSION, key, rewritten)
+            session = rewritten
         return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
     def _make_room(self, key: Key) -> None:
@@ -536,9 +576,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         made = self._build(
             VERIFICATION_TOKEN,
             custom,
-            identifier=identifier,
-            token=self._new_token() if token is None else token,
-            expires=_later(now, self._verification_max_age) if expires is None else expires,
+            {
+                "identifier": identifier,
+                "token": self._new_token() if token is None else token,
+                "expires": _later(now, self._verification_max_age) if expires is None else expires,
+            },
         )
         key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
         with self.transaction():
@@ -578,14 +620,16 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         made = self._build(
             AUTHENTICATOR,
             custom,
-            credential_id=credential_id,
-            user_id=user_id,
-            provider_account_id=provider_account_id,
-            credential_public_key=credential_public_key,
-            counter=counter,
-            credential_device_type=credential_device_type,
-            credential_backed_up=credential_backed_up,
-            transports=transports,
+            {
+                "credential_id": credential_id,
+                "user_id": user_id,
+                "provider_account_id": provider_account_id,
+                "credential_public_key": credential_public_key,
+                "counter": counter,
+                "credential_device_type": credential_device_type,
+                "credential_backed_up": credential_backed_up,
+                "transports": transports,
+            },
         )
         with self.transaction():
             self._require_user(user_id)
@@ -622,7 +666,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     # -- the whole store
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
             raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
         self._require_open()
         now = self._now()
@@ -850,7 +894,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return f.check(f.default())
 
     def _build(
-        self, entity: Entity, custom: Mapping[str, Any], *, fixed: tuple[str, ...] = (), **values: Any
+        self, entity: Entity, custom: Mapping[str, Any], values: dict[str, Any], fixed: tuple[str, ...] = ()
     ) -> Any:
         """A record from the fields given and the defaults of the others. Errors as in ``_checked``."""
         values.update(self._checked(entity, custom, fixed=fixed))

@@ -19,9 +19,9 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -53,7 +53,7 @@ class UserStore(Protocol):
 
     @abstractmethod
     def get_user_by_email(self, email: str) -> User | None:
-        """The user whose address has the same normal form (NFKC, lower case, trimmed), or None."""
+        """The user whose address has the same normal form (NFC, lower case, trimmed), or None."""
 
     @abstractmethod
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
@@ -63,6 +63,8 @@ class UserStore(Protocol):
     def update_user(self, user_id: str, /, **changes: Any) -> User:
         """Change the fields given, keep the others, and return the user. None clears a field.
 
+        Another ``email`` (by its normal form) clears ``email_verified`` unless that is given, too: nobody has
+        proven the new address yet.
         NotFoundError for an unknown id, ConflictError if a new e-mail address is taken, InvalidFieldError
         and TypeError as in ``create_user``. ``id`` cannot change.
         """
@@ -77,13 +79,17 @@ class UserStore(Protocol):
 
     @abstractmethod
     def link_account(
-        self, /, *, user_id: str, type: str, provider: str, provider_account_id: str, **tokens: Any
+        self, response: Mapping[str, Any] | None = None, /, *, user_id: str, type: str, provider: str,
+        provider_account_id: str, **tokens: Any
     ) -> Account:
         """Link a provider's account to a user and return it.
 
-        If it is linked to the same user already, the fields given are changed and the others kept.
-        ConflictError if it is linked to another user, NotFoundError for an unknown user. A value that belongs
-        to no field, or does not fit its field, is kept in ``extra``.
+        ``response`` is the provider's whole token response; ``tokens`` are single fields, which come first.
+        If the account is linked to the same user already, the fields given are changed and the others kept.
+        ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
+        ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept
+        in ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
+        ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
         """
 
     @abstractmethod
@@ -126,12 +132,17 @@ class SessionStore(Protocol):
         """
 
     @abstractmethod
-    def touch_session(self, session_token: str) -> Session | None:
+    def touch_session(
+        self, session_token: str, *, max_age: float | timedelta | None = None
+    ) -> Session | None:
         """Extend a live session on use and return it; None if there is none.
 
-        ``expires`` becomes now + ``session_max_age``, at most once in ``session_update_age``, and never
-        later than ``session_absolute_age`` after its creation. Source: ASVS 7.3.1, 7.3.2 (inactivity and
-        absolute limits); Auth.js's ``maxAge`` and ``updateAge``.
+        ``expires`` becomes now + ``max_age`` (seconds or a timedelta; None: ``session_max_age``), at most
+        once in ``session_update_age``, and never later than ``session_absolute_age`` after its creation. It
+        never becomes earlier. A ``max_age`` belongs to this session ("remember me"), so give it at every
+        touch; its update age is a thirtieth of it, if ``session_update_age`` is not shorter. ValueError for a
+        ``max_age`` that is no age. Source: ASVS 7.3.1, 7.3.2 (inactivity and absolute limits); Auth.js's
+        ``maxAge`` and ``updateAge``.
         """
 
     @abstractmethod
@@ -267,18 +278,20 @@ class Snapshot:
 
 
 def by_name(method: Method) -> Method:
-    """Decorate a method that takes keywords only: a call with anything by position, as in
+    """Decorate a method that takes its fields by name: a call with one by position, as in
     ``create_user("a@b.c")``, raises a TypeError that names the remedy, ``create_user(email=...)``.
     """
+    parameters = [*inspect.signature(method).parameters.values()][1:]
+    allowed = sum(p.kind is p.POSITIONAL_ONLY for p in parameters)
 
     @functools.wraps(method)
-    def checked(self: Any, /, *misplaced: Any, **fields: Any) -> Any:
-        if misplaced:
+    def checked(self: Any, /, *given: Any, **fields: Any) -> Any:
+        if len(given) > allowed:
             named = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
             needed = [p for p in named if p.default is p.empty] or named[:1]
             call = f"{method.__name__}({', '.join(f'{p.name}=...' for p in needed)})"
             raise TypeError(f"{method.__name__}() takes its fields by name: {call}")
-        return method(self, **fields)
+        return method(self, *given, **fields)
 
     return cast(Method, checked)
 

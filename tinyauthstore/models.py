@@ -23,12 +23,14 @@ import copy
 import dataclasses
 import functools
 import json
+import math
+import re
 import types
 import typing
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .clock import PLAIN, UTC, from_iso, in_utc, is_datetime, stands_for_datetime
@@ -110,7 +112,8 @@ def dump_json(value: Any) -> str:
     """``value`` as compact, pure-ASCII JSON text; ValueError or TypeError for what JSON cannot represent.
 
     ASCII, because a provider may send half of a surrogate pair, which an escape can represent and UTF-8
-    cannot. NaN and keys that are not ``str`` are refused: they would not come back the same.
+    cannot. NaN and keys that are not ``str`` are refused: they would not come back the same. So is what is
+    nested deeper than ``MAX_DEPTH``.
     """
     _only_text_keys(value)
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -121,12 +124,28 @@ def load_json(text: str) -> Any:
     return json.loads(text)
 
 
-def as_json(value: Any) -> Any:
-    """``value``, with ``str()`` of whatever JSON cannot represent (NaN, a date); nothing is refused."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
+MAX_DEPTH = 100
+"""How deep a ``dict`` or ``list`` may be nested. Python copies, reads and writes what is nested with a few
+calls for each level, so a deeper one would raise RecursionError somewhere, sooner the deeper in calls the
+caller is."""
+
+TOO_DEEP = "[nested too deep]"
+"""What stands in ``Account.extra`` for what a provider sent that is nested deeper than ``MAX_DEPTH``."""
+
+
+def as_json(value: Any, depth: int = 0) -> Any:
+    """``value``, with ``str()`` of whatever JSON cannot represent (NaN, a date); nothing is refused.
+
+    What is nested deeper than ``MAX_DEPTH`` becomes ``TOO_DEEP``.
+    """
+    if isinstance(value, (Mapping, list, tuple)):
+        if depth == MAX_DEPTH:
+            return TOO_DEEP
+        if isinstance(value, Mapping):
+            return {str(key): as_json(item, depth + 1) for key, item in value.items()}
+        return [as_json(item, depth + 1) for item in value]
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return hex(value)  # Python refuses to write so many decimal digits
     if (
         value is None
         or isinstance(value, (str, bool, int))
@@ -139,7 +158,9 @@ def as_json(value: Any) -> Any:
 _INFINITY = float("inf")
 
 
-def _only_text_keys(value: Any) -> None:
+def _only_text_keys(value: Any, depth: int = 0) -> None:
+    if isinstance(value, (dict, list, tuple)) and depth == MAX_DEPTH:
+        raise ValueError
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError
@@ -147,7 +168,24 @@ def _only_text_keys(value: Any) -> None:
     elif not isinstance(value, (list, tuple)):
         return
     for item in value:
-        _only_text_keys(item)
+        _only_text_keys(item, depth + 1)
+
+
+def from_provider(name: str, value: Any) -> Any:
+    """``value``, which a provider sent for an account's field of that name, in the form that the field has.
+
+    Any other value is returned as it is. ``expires_at``: OAuth libraries make it of ``time.time()``, a float;
+    some providers send digits. ``scope``: RFC 6749 § 3.3 joins scopes by blanks, some providers send a list.
+    """
+    if name == "expires_at":
+        if isinstance(value, float) and -_INFINITY < value < _INFINITY:
+            return math.floor(value)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+            return int(value)
+    elif name == "scope" and isinstance(value, (list, tuple)):
+        if value and all(isinstance(scope, str) for scope in value):
+            return " ".join(value)
+    return value
 
 
 def _json(container: type) -> Callable[[Any], Any]:
@@ -180,8 +218,12 @@ KINDS: dict[Any, Kind] = {
     PLAIN[0]: Kind(
         "datetime", "a timezone-aware datetime", in_utc, lambda value: value.isoformat(), moment_from_iso
     ),
-    dict: Kind("object", "a dict that JSON can carry", _json(dict), _same, _json(dict)),
-    list: Kind("array", "a list that JSON can carry", _json(list), _same, _json(list)),
+    dict: Kind(
+        "object", f"a dict that JSON can carry, at most {MAX_DEPTH} deep", _json(dict), _same, _json(dict)
+    ),
+    list: Kind(
+        "array", f"a list that JSON can carry, at most {MAX_DEPTH} deep", _json(list), _same, _json(list)
+    ),
 }
 
 
@@ -198,8 +240,12 @@ def _rule(expected: str, holds: Callable[[Any], bool]) -> Mapping[str, Rule]:
 
 KEY = _rule(f"a str of 1 to {MAX_KEY_LENGTH} characters", lambda text: 0 < len(text) <= MAX_KEY_LENGTH)
 E_MAIL = _rule(
-    f"an e-mail address of at most {MAX_KEY_LENGTH} characters, not blank",
-    lambda text: len(text) <= MAX_KEY_LENGTH and email_key(text) is not None,
+    f"an e-mail address of at most {MAX_KEY_LENGTH} characters, without blanks or control characters inside",
+    lambda text: _is_address(text),
+)
+IDENTIFIER = _rule(
+    f"a str of 1 to {MAX_KEY_LENGTH} characters, and so its normal form",
+    lambda text: len(text) <= MAX_KEY_LENGTH and identifier_key(text) is not None,
 )
 COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
 
@@ -311,6 +357,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
             raise refuse(name, f"the type that {ours.__name__} gives it")
         rule = standard[name].rule if name in standard else f.metadata.get("rule")
+        if not isinstance(rule, Rule):
+            rule = None  # another library's metadata
         made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
         if default is not None:
             made.check(default())
@@ -321,34 +369,77 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
 # --- normal forms -----------------------------------------------------------------------------
 
 
-def _nfkc(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
+_UNLIKE_ASCII = re.compile("([\u037e\u1fef\u212a])")
+"""The characters outside ASCII that NFC makes ``;``, a grave accent and ``K`` of."""
+
+_MOST_MARKS = 30
+"""Combining marks that may stand in a row, as in the Stream-Safe Text Format (UAX #15, § 13). Putting
+thousands of them in order takes Python 20 ms."""
 
 
 def email_key(email: str) -> str | None:
-    """The form under which an address is unique and looked up; None if it has none (blank, not UTF-8).
+    """The form under which an address is unique and looked up; None if it has none.
 
-    NFKC, lower case, trimmed, so that ``Ada@Example.com`` and ``ada@example.com`` are one user.
-    Done here, because SQLite's NOCASE and lower() fold ASCII only. Source: Auth.js normalises the
-    same way before it calls an adapter.
+    It has none if it is blank, not UTF-8, longer than ``MAX_KEY_LENGTH``, or has more combining marks in a row
+    than any language.
+
+    NFC, lower case, trimmed, so that ``Ada@Example.com`` and ``ada@example.com`` are one user, and so is
+    ``zo\u00eb@example.com`` whether its "\u00eb" is one character or two. No character outside ASCII becomes
+    one inside it: the four that NFC or lower case would change so (a Greek question mark and accent, the
+    Kelvin sign, the dotted capital I) stay themselves.
+
+    Not NFKC, which earlier releases used, as Auth.js does: it makes fullwidth ``\uff41da@example.com``,
+    another mailbox, the same as ``ada@example.com``, and so hands Ada's account to whoever owns the other one
+    (RFC 6532 § 3.1 advises against it for the same reason). Done here, because SQLite's NOCASE and lower()
+    fold ASCII only.
     """
     if email.isascii():
-        return email.strip().lower() or None
-    try:
-        email.encode()
-    except UnicodeEncodeError:
-        return None
-    return _nfkc(_nfkc(email).lower()).strip() or None  # the result of lower() may not be NFKC: 'İ'
+        key = email.strip().lower()
+    else:
+        try:
+            email.encode()
+        except UnicodeEncodeError:
+            return None
+        if _too_many_marks(email):
+            return None
+        parts = _UNLIKE_ASCII.split(email)
+        parts[::2] = map(_nfc_lower, parts[::2])
+        key = "".join(parts).strip()
+    return key if 0 < len(key) <= MAX_KEY_LENGTH else None
+
+
+def _nfc_lower(text: str) -> str:
+    capitals = unicodedata.normalize("NFC", text).split("\u0130")
+    lower = "\u0130".join(part.lower() for part in capitals)
+    return unicodedata.normalize("NFC", lower)  # "J" with a caron is two characters, in lower case it is one
+
+
+def _too_many_marks(text: str) -> bool:
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > _MOST_MARKS:
+            return True
+    return False
+
+
+_UNFIT_INSIDE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+
+
+def _is_address(text: str) -> bool:
+    """Whether an address may be written: blanks and control characters would end it, or a mail's header."""
+    if len(text) > MAX_KEY_LENGTH or email_key(text) is None:
+        return False
+    return _UNFIT_INSIDE.search(text.strip()) is None
 
 
 def identifier_key(identifier: str) -> str | None:
     """The form under which a verification token's identifier is looked up; None if it has none.
 
-    An identifier with an ``@`` is an e-mail address, and has the form of ``email_key``; any other
-    (``"reset:aB3"``) is compared exactly, because folding its case could confuse two users' ids.
+    An identifier with an ``@`` (that of ASCII) is an e-mail address, and has the form of ``email_key``; any
+    other (``"reset:aB3"``) is compared exactly, because folding its case could confuse two users' ids.
     """
-    address = "@" in identifier or (not identifier.isascii() and "@" in _nfkc(identifier))
-    return email_key(identifier) if address else storable(identifier)
+    return email_key(identifier) if "@" in identifier else storable(identifier)
 
 
 def storable(text: str) -> str | None:
@@ -380,53 +471,148 @@ AUTHJS_NAMES = {
 are not listed, custom fields among them, are the same on both sides."""
 
 
+NOT_IN_AUTHJS = frozenset({"id", "created_at"})
+"""Fields of a Session that Auth.js's sessions lack. Its databases' rows do have an ``id``, but one of their
+own."""
+
+
 class Record:
-    """The base of all records: translation to and from the objects that Auth.js passes around."""
+    """The base of all records: translation to and from the objects that Auth.js passes around.
+
+    Equal records have equal hashes, custom models' too, whatever types their fields have; a model that brings
+    its own ``__eq__`` or ``__hash__`` keeps it.
+    """
 
     __slots__ = ()
 
-    def to_authjs(self) -> dict[str, Any]:
-        """A new JSON-ready dict under Auth.js's names; dates as ISO 8601 UTC, bytes as base64.
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__hash__" not in cls.__dict__ and "__eq__" not in cls.__dict__:
+            # @dataclass leaves a __hash__ that it finds; its own one fails for a dict or a list.
+            cls.__hash__ = Record.__hash__  # type: ignore[method-assign]
 
-        An ``Account``'s ``extra`` is spread over the top level, where Auth.js has it.
+    def __hash__(self) -> int:
+        """Of the fields that the plain record has: custom ones may be compared or not, as their model
+        says."""
+        model: Any = type(self)
+        return hash(tuple(getattr(self, name) for name in _hashed(model)))
+
+    def to_authjs(self) -> dict[str, Any]:
+        """A new JSON-ready dict with the fields that Auth.js's type has, and custom ones, under Auth.js's
+        names.
+
+        Dates are ISO 8601 UTC, bytes base64. In an ``Account``, absent fields are left out, and ``extra`` is
+        spread over the top level, where Auth.js has it; what would pass for a field there stays in an
+        ``extra``. A Session has no ``id`` and no ``createdAt``. Except for these two, ``from_authjs`` makes
+        the same record of it.
         """
+        account = isinstance(self, Account)
         result: dict[str, Any] = {}
+        named = {}
         for f in fields_of(type(self)):
-            value = getattr(self, f.name)
-            if f.name == "extra" and isinstance(self, Account):
-                # A value that did not fit its field is in ``extra`` under its name, and the field is None.
-                result = {**value, **{k: v for k, v in result.items() if v is not None or k not in value}}
-            else:
-                result[AUTHJS_NAMES.get(f.name, f.name)] = None if value is None else f.kind.to_json(value)
+            name, value = AUTHJS_NAMES.get(f.name, f.name), getattr(self, f.name)
+            if account and f.name == "extra" or isinstance(self, Session) and f.name in NOT_IN_AUTHJS:
+                continue
+            named[name] = f
+            if value is not None:
+                result[name] = f.kind.to_json(value)
+            elif not account or f.default is None or f.default() is not None:
+                result[name] = None
+        if isinstance(self, Account):
+            kept = {}
+            for name, value in self.extra.items():
+                if name == "extra" or name in named and not self._is_unfit(named[name], value):
+                    kept[name] = value
+                else:
+                    result[name] = value
+            if kept:
+                result["extra"] = kept
         return result
+
+    def _is_unfit(self, f: Field, value: Any) -> bool:
+        """Whether ``from_authjs`` would put that value aside, as ``link_account`` did, and restore the
+        field."""
+        if f.default is None or getattr(self, f.name) != f.default():
+            return False
+        try:
+            _from_authjs(f, value)
+        except InvalidFieldError:
+            return True
+        return False
 
     @classmethod
     def from_authjs(cls, data: Mapping[str, Any]) -> Self:
-        """The record that ``data`` describes under Auth.js's names; dates as ISO 8601 or datetime.
+        """The record that ``data`` describes under Auth.js's names, fit to be given to a store.
 
-        Absent fields take their defaults. InvalidFieldError names a field that does not fit or is
-        missing; TypeError lists the known names for an unknown one (an ``Account`` keeps it in ``extra``).
+        Dates are aware datetimes, ISO 8601 texts with an offset, or milliseconds since 1970 (an int or
+        digits), as Auth.js's databases have them; a flag may be 0 or 1. Absent fields take their defaults;
+        the ``id`` of a row is ignored, except a User's. InvalidFieldError names a field that does not fit or
+        is missing. TypeError lists the known names for an unknown one; an ``Account`` keeps it in ``extra``,
+        and what does not fit a field, too.
         """
         rest = dict(data)
         values: dict[str, Any] = {}
+        account, extra = issubclass(cls, Account), None
+        if account and isinstance(rest.get("extra"), Mapping):
+            extra = rest.pop("extra")
         for f in fields_of(cls):
             name = AUTHJS_NAMES.get(f.name, f.name)
-            if name in rest and not (name == "extra" and issubclass(cls, Account)):
-                value = rest.pop(name)
-                if isinstance(value, str) and f.kind.name in ("datetime", "bytes"):
-                    try:
-                        value = f.kind.from_json(value)
-                    except ValueError:
-                        pass  # it stays a str, which check() refuses without quoting it
-                values[f.name] = f.check(value)
-            elif f.default is None:
-                raise f.refusal(None)
-        if issubclass(cls, Account):
-            values["extra"] = rest
-        elif rest:
+            if account and name == "extra" or issubclass(cls, Session) and name == "id":
+                continue
+            if name not in rest:
+                if f.default is None:
+                    raise f.refusal(None)
+                continue
+            try:
+                values[f.name] = _from_authjs(f, rest[name])
+            except InvalidFieldError:
+                if not account or f.default is None:
+                    raise
+                continue  # it stays in ``rest``
+            del rest[name]
+        if account:
+            values["extra"] = EXTRA.check(as_json({**rest, **(extra or {})}))
+        elif rest.keys() - {"id"}:
+            rest.pop("id", None)
             known = ", ".join(AUTHJS_NAMES.get(f.name, f.name) for f in fields_of(cls))
             raise TypeError(f"{cls.__name__} has no {', '.join(map(repr, rest))}; it has {known}")
         return cls(**values)
+
+
+def _from_authjs(f: Field, value: Any) -> Any:
+    """The value of a field that Auth.js, or a row of its databases, has as ``value``. InvalidFieldError."""
+    if value == "" and any(issubclass(f.model, one.record) and f.name in one.withheld for one in ENTITIES):
+        return value  # a token that the store withheld
+    if issubclass(f.model, Account):
+        value = from_provider(f.name, value)
+    found = value
+    try:
+        if f.kind.name == "datetime":
+            if isinstance(value, str) and value.isascii() and value.isdigit():
+                value = int(value)
+            if isinstance(value, int) and not isinstance(value, bool):
+                found = _EPOCH + timedelta(milliseconds=value)
+            elif isinstance(value, str):
+                found = moment_from_iso(value.replace(" +", "+").replace(" -", "-"))
+        elif f.kind.name == "bytes" and isinstance(value, str):
+            found = f.kind.from_json(value)
+        elif f.kind.name == "boolean" and type(value) is int and value in (0, 1):
+            found = bool(value)
+    except (ValueError, OverflowError):
+        pass  # it stays what it is, which check() refuses without quoting it
+    return f.check(found)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@functools.lru_cache(maxsize=256)
+def _hashed(model: Any) -> tuple[str, ...]:
+    """The names of the fields that a record's hash is made of: all that every comparison of the model looks
+    at."""
+    ours = next(base for base in RECORDS if issubclass(model, base))
+    compared = {f.name for f in dataclasses.fields(model) if f.compare}
+    return tuple(f.name for f in fields_of(ours) if f.name in compared and f.kind.name != "object")
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,8 +630,9 @@ class User(Record):
 class Account(Record):
     """A user's account at an identity provider, with the tokens that the provider issued.
 
-    ``expires_at`` is in seconds since 1970 (UTC), as OAuth libraries count. ``extra`` holds
-    whatever the provider sent that no field names, or that did not fit its field.
+    ``expires_at`` is in whole seconds since 1970 (UTC), as OAuth libraries count. ``extra`` holds
+    whatever the provider sent that no field names, or that did not fit its field; ``TOO_DEEP`` stands in it
+    for what was nested deeper than ``MAX_DEPTH``.
     """
 
     user_id: str = field(metadata=KEY)
@@ -486,7 +673,7 @@ class VerificationToken(Record):
     ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC.
     """
 
-    identifier: str = field(metadata=KEY)
+    identifier: str = field(metadata=IDENTIFIER)
     token: str = field(repr=False, metadata=KEY)
     expires: datetime
 
@@ -546,6 +733,8 @@ AUTHENTICATOR = Entity("authenticator", "authenticators", Authenticator, ("crede
 
 ENTITIES = (USER, ACCOUNT, SESSION, VERIFICATION_TOKEN, AUTHENTICATOR)
 RECORDS: tuple[type[Record], ...] = tuple(entity.record for entity in ENTITIES)
+
+EXTRA = next(f for f in fields_of(Account) if f.name == "extra")
 
 
 def filler(

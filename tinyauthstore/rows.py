@@ -23,6 +23,7 @@ class Rows:
         self.entity = entity
         parts = list(enumerate(entity.key))
         self._in_key = [(f, i) for i, f in parts if f not in entity.withheld and f not in NORMAL_FORMS]
+        self._normal = [(f, i, NORMAL_FORMS[f]) for f, i in ((f, i) for i, f in parts) if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
         self._make = filler(model)
@@ -57,6 +58,8 @@ class Rows:
             columns[name] = parts[i]
         for name, f in self._fields:
             columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields])
+        for name, i, normal in self._normal:  # the row may be older than today's normal form
+            parts[i] = [normal(value) or key for value, key in zip(columns[name], parts[i])]
         return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
 
     def _column(self, f: Any, column: list[Any]) -> list[Any]:

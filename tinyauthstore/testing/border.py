@@ -62,7 +62,7 @@ WRITES: dict[str, Call] = {
 
 CONFLICTS = {
     "e-mail of another": ("create_user", {"email": "ada@example.com"}, "User", "email"),
-    "e-mail, respelt": ("create_user", {"email": " ＡDA@example.com"}, "User", "email"),
+    "e-mail, respelt": ("create_user", {"email": " ADA@example.com"}, "User", "email"),
     "new e-mail": ("update_user", {"email": "Grace@example.com", "name": "new"}, "User", "email"),
     "id": ("create_user", {"id": "ada", "name": "new"}, "User", "id"),
     "account of another": (
@@ -92,15 +92,20 @@ MISSING = {
 
 KEYS = ("", "x" * 4097, SURROGATE, 5, b"x")
 LATE = datetime.max.replace(tzinfo=timezone(-DAY / 2))  # in UTC it would be in the year 10000
+GROWS = "\U0001d160" * 2000  # under the limit, but three times as long in its normal form
+UNFIT_ADDRESSES = (
+    "ada@example.com\r\nBcc: grace@example.com", "ada @example.com", "ada@exa\0mple.com", "ada@example.io\x7f",
+    "ada@\x85example.com", "ada@example.com\u2028x", "ada@example.com, grace@example.com", "@" + GROWS,
+)
 MOMENTS = (NAIVE, "2026-01-02T03:04:05Z", date(2026, 1, 2), 1_700_000_000, LATE)
 COUNTERS = (-1, 2**32, True, 1.0, "1", None)
 
 UNSTORABLE = [
     ("create_user", "User", "id", KEYS),
-    ("create_user", "User", "email", (*KEYS, "  ", "\u3000")),
+    ("create_user", "User", "email", (*KEYS, "  ", "\u3000", *UNFIT_ADDRESSES)),
     ("create_user", "User", "name", (5, b"x", SURROGATE)),
     ("create_user", "User", "email_verified", (*MOMENTS, True)),
-    ("update_user", "User", "email", KEYS),
+    ("update_user", "User", "email", (*KEYS, *UNFIT_ADDRESSES)),
     ("update_user", "User", "image", (5, SURROGATE)),
     ("link_account", "Account", "type", (5, None, SURROGATE)),
     ("link_account", "Account", "provider", (*KEYS, None)),
@@ -108,7 +113,10 @@ UNSTORABLE = [
     ("create_session", "Session", "session_token", KEYS),
     ("create_session", "Session", "expires", MOMENTS),
     ("update_session", "Session", "expires", (*MOMENTS, None)),
-    ("create_verification_token", "VerificationToken", "identifier", (*KEYS, None, "@" + SURROGATE)),
+    (
+        "create_verification_token", "VerificationToken", "identifier",
+        (*KEYS, None, "@" + SURROGATE, "@" + GROWS),
+    ),
     ("create_verification_token", "VerificationToken", "token", KEYS),
     ("create_verification_token", "VerificationToken", "expires", MOMENTS),
     ("create_authenticator", "Authenticator", "credential_id", (*KEYS, None)),

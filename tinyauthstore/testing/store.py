@@ -412,6 +412,7 @@ class LifecycleContract(Contract):
         {
             "negative age": {"session_max_age": -1},
             "age in words": {"session_update_age": "1 day"},
+            "age not shorter than the one it updates": {"session_update_age": DAY, "session_max_age": DAY},
             "negative limit": {"session_absolute_age": -DAY},
             "age that is a truth": {"verification_max_age": True},
             "negative interval": {"purge_interval": -1},

@@ -195,6 +195,51 @@ class SessionContract(Contract):
         clock.tick(days=100)
         assert timed.touch_session(given.session_token) == given
 
+    def test_a_touch_may_give_this_session_an_age_of_its_own(
+        self, timed: Any, clock: FrozenClock, session: Session
+    ) -> None:
+        """\"Remember me\", or not: two hours stay two hours, and a year stays a year."""
+        for age in (timedelta(hours=2), 365 * DAY):
+            made = timed.create_session(user_id=session.user_id, expires=clock.now + age)
+            clock.now += age - MICROSECOND
+            touched = dataclasses.replace(made, expires=clock.now + age)
+            assert timed.touch_session(made.session_token, max_age=age) == touched
+            assert timed.get_session_and_user(made.session_token).session == touched
+            assert timed.touch_session(made.session_token, max_age=age.total_seconds()) == touched
+
+    @each({"two hours": timedelta(hours=2), "a year": 365 * DAY})
+    def test_a_touch_with_an_age_writes_once_in_its_update_age(
+        self, timed: Any, clock: FrozenClock, session: Session, case: Any
+    ) -> None:
+        """In a thirtieth of the age, or in ``session_update_age`` if that is shorter."""
+        made = timed.create_session(user_id=session.user_id, expires=clock.now + case)
+        clock.now += min(case / 30, DAY) - MICROSECOND
+        assert timed.touch_session(made.session_token, max_age=case) == made
+        clock.now += MICROSECOND
+        assert timed.touch_session(made.session_token, max_age=case).expires == clock.now + case
+
+    def test_a_touch_with_an_age_keeps_to_the_absolute_age(self, build: Call, clock: FrozenClock) -> None:
+        """Whoever is remembered for a year is asked to sign in again when the application says."""
+        store = build(clock=clock, session_absolute_age=40 * DAY)
+        token = store.create_session(user_id=store.create_user().id).session_token
+        clock.tick(days=2)
+        assert store.touch_session(token, max_age=365 * DAY).expires == START + 40 * DAY
+
+    @each({"negative": -1, "in words": "1 day", "a truth": True, "endless": float("inf")})
+    def test_a_touch_with_what_is_no_age_is_refused(self, timed: Any, session: Session, case: Any) -> None:
+        """Whether the token is known or not: a stranger's must not hide the mistake."""
+        for token in (session.session_token, "unknown"):
+            with pytest.raises(ValueError, match="max_age"):
+                timed.touch_session(token, max_age=case)
+
+    def test_a_session_in_use_never_ends_by_itself(self, build: Call, clock: FrozenClock) -> None:
+        """However short ``session_max_age`` is, if only that is given: the update age follows it."""
+        store = build(clock=clock, session_max_age=3600)
+        token = store.create_session(user_id=store.create_user().id).session_token
+        for _ in range(100):
+            clock.tick(minutes=20)
+            assert store.touch_session(token) is not None
+
     def test_an_update_age_of_zero_extends_at_every_touch(self, build: Call, clock: FrozenClock) -> None:
         """The finest setting: every use counts."""
         store = build(clock=clock, session_max_age=60, session_update_age=0)
