@@ -72,8 +72,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
 
-        ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
-        only verifies. ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
+        ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
+        ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
         explains the other options.
 
@@ -970,7 +970,8 @@ kept for the model that wrote them."""
 
 
 _KINDS = "kinds"
-"""Where a shelf has, in pages before all others, the kind and default of custom fields: by table and name."""
+"""What a shelf's first pages are called, and a journal's first rows: those of custom fields, each
+``[[table], {name: [kind, default], ...}]``. Without a value, a row has that default, or one of its own."""
 
 
 class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
@@ -1051,7 +1052,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 gc.enable()
 
     def _without_kinds(self, pages: Iterable[tuple[str, list[Any]]]) -> Iterator[tuple[str, list[Any]]]:
-        """These pages; those that say what kinds the fields have, which come first, are compared with the models."""
+        """These pages but those that say what kinds the fields have; they come first, and must fit the models."""
         for plural, rows in pages:
             if plural != _KINDS:
                 yield plural, rows
@@ -1068,9 +1069,10 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     def _record_changes(self) -> None:
         """Write what the models changed, once and for good: the fields' kinds, and values that rows lacked.
 
-        All of it in a new shelf, which replaces the old one at once; or in the first line of a new store's journal.
+        All of it in a new shelf, which replaces the old one at once; or in the first line of a new journal.
         """
-        kinds = {name: found for name, rows in self._rows.items() if (found := rows.kinds(self._kinds.get(name, {})))}
+        kinds = {name: rows.kinds(self._kinds.get(name, {})) for name, rows in self._rows.items()}
+        kinds = {name: found for name, found in kinds.items() if found}
         if kinds != self._kinds or any(rows.made for rows in self._rows.values()):
             self._kinds = kinds
             if self._files.generation == 0 and self._files.clean:

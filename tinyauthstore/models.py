@@ -12,8 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each optional
-(``| None``) or with a default. ``fields_of`` reads these declarations;
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each
+optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
@@ -205,13 +205,16 @@ KINDS: dict[Any, Kind] = {
 
 
 def _one_of(values: Iterable[Any]) -> Kind | None:
-    """The kind that has these values only, members of an ``Enum`` among them; None if their types differ."""
+    """The kind that has these values only, or members of an ``Enum`` with them; None if they make no kind."""
     values = list(values)
     stored = [value.value if isinstance(value, enum.Enum) else value for value in values]
     base = KINDS.get(type(stored[0])) if stored else None
     if base is None or base.name in ("object", "array") or {*map(type, stored)} != {type(stored[0])}:
         return None
-    members = {base.check(value): member for value, member in zip(stored, values)}
+    try:
+        members = {base.check(value): member for value, member in zip(stored, values)}
+    except ValueError:  # no store could hold it: a naive datetime, half of a surrogate pair
+        return None
     classes = {type(member) for member in values if isinstance(member, enum.Enum)}
 
     def member(value: Any) -> Any:
@@ -269,13 +272,15 @@ class Field(NamedTuple):
         return (self.rule or self.kind).expected + (", or None" if self.optional else "")
 
     def shared_default(self) -> Any:
-        """The default that all records have; None if it is that, or if a ``default_factory`` makes each its own.
+        """The default that all records have; None if there is none, or each has its own.
 
         Of what a ``default_factory`` makes, only a dict or list that is equal each time is everybody's.
         """
-        value = None if self.default is None else self.default()
-        own = self.factory and not (self.kind.name in ("object", "array") and value == self.default())  # type: ignore[misc]
-        return None if value is None or own else self.check(value)
+        if self.default is None or (value := self.default()) is None:
+            return None
+        if self.factory and not (self.kind.name in ("object", "array") and value == self.default()):
+            return None
+        return self.check(value)
 
     def check(self, value: Any) -> Any:
         """The value as every backend stores it. InvalidFieldError, without the value, if it does not fit."""
@@ -348,8 +353,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if kind is None:
             raise refuse(
                 name,
-                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or Annotated of"
-                " them, alone or with None",
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or"
+                " Annotated of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:

@@ -1,8 +1,8 @@
 """How a SQLite file comes to fit the models that open it.
 
-``Changes`` compares the two. Whatever loses nothing it can ``make``, in the transaction of its caller: tables,
-columns and indexes that are missing, a column that must allow None or no longer does, values for rows from before
-a field, and what version 1 of the schema lacked. A column that holds another type than its field is ``wrong``.
+``Changes`` compares the two. Whatever loses nothing it can ``make``, in the transaction of its caller:
+tables, columns and indexes that are missing, a column that must allow None or no longer does, values for rows
+from before a field, and what version 1 of the schema lacked. A column of another type is ``wrong``.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .rows import IN_PYTHON
 from .schema import CUSTOM_FIELDS, USER_VERSION, Column, Schema, Table, codec_of, kind_of, quoted
 
 INSPECT = (
-    "SELECT m.name, c.name, c.type, c.\"notnull\", c.dflt_value"
+    'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value'
     " FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table'"
     " UNION ALL SELECT tbl_name, 'index ' || name, '', 0, NULL FROM sqlite_schema WHERE type = 'index'"
 )
 """Every table's columns, and its indexes, in one query."""
 
 INDEXES_OVER = (
-    "SELECT m.name, m.sql FROM sqlite_schema m WHERE m.type = 'index' AND m.tbl_name = ? AND m.sql IS NOT NULL"
-    " AND EXISTS (SELECT 1 FROM pragma_index_info(m.name) i WHERE i.name = ?)"
+    "SELECT m.name, m.sql FROM sqlite_schema m WHERE m.type = 'index' AND m.tbl_name = ?"
+    " AND m.sql IS NOT NULL AND EXISTS (SELECT 1 FROM pragma_index_info(m.name) i WHERE i.name = ?)"
 )
 """The indexes, with the statements that make them, over a table's column."""
 
@@ -65,7 +65,9 @@ class Changes:
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
             what = "the types of custom fields, other normal forms of addresses"
-            self.missing.append(f"what version {USER_VERSION} of the schema added to version {version} ({what})")
+            self.missing.append(
+                f"what version {USER_VERSION} of the schema added to version {version} ({what})"
+            )
         if "custom_fields" not in self._tables:
             self._add(None if self._converted else "table custom_fields", CUSTOM_FIELDS)
         else:
@@ -77,7 +79,7 @@ class Changes:
                 self.steps.append(functools.partial(self._rekey, table))
 
     def make(self) -> None:
-        """Add and convert it all. Collision if two users would have one address; the caller then rolls back."""
+        """Add and convert it all. Collision if two users would have one address: then roll back."""
         for step in self.steps:
             step()
 
@@ -85,8 +87,8 @@ class Changes:
         """Log whose look-ups have changed. To be called when the changes are committed."""
         if self._rekeyed:
             logging.getLogger("tinyauthstore").warning(
-                "%s was converted to version %d: the e-mail addresses of these users are looked up by another normal"
-                " form than before: %s",
+                "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
+                " normal form than before: %s",
                 path, USER_VERSION, ", ".join(map(repr, self._rekeyed)),
             )  # fmt: skip
 
@@ -122,7 +124,10 @@ class Changes:
 
     def _compare_custom(self, table: Table, column: Column, f: Field, present: Present) -> None:
         name, where = table.entity.plural, f"column {table.entity.plural}.{present.name}"
-        field, recorded = f"{f.model.__name__}.{f.name}", self._kinds.get((table.entity.plural, f.name.lower()))
+        field, recorded = (
+            f"{f.model.__name__}.{f.name}",
+            self._kinds.get((table.entity.plural, f.name.lower())),
+        )
         kind = recorded.partition(" ")[0] if recorded else None
         if present.sql_type != column.sql_type or kind not in (None, f.kind.name):
             known = f"{IN_PYTHON.get(kind, kind)} ({present.sql_type})" if kind else present.sql_type
@@ -145,8 +150,10 @@ class Changes:
             self._mend(f"the default {column.default or 'NULL'} of {where}", rebuild)
         elif present.default is not None and column.each_its_own:
             self._mend(f"a value of its own for each row in {where}", rebuild)
-        elif column.each_its_own and not f.optional and self._run(
-            f"SELECT 1 FROM {quoted(name)} WHERE {quoted(f.name)} IS NULL LIMIT 1"
+        elif (
+            column.each_its_own
+            and not f.optional
+            and self._run(f"SELECT 1 FROM {quoted(name)} WHERE {quoted(f.name)} IS NULL LIMIT 1")
         ):
             fill = functools.partial(self._fill, table, f, f.name)
             self._mend(f"values of {where} in rows that a store without {field} wrote", fill)
@@ -160,12 +167,13 @@ class Changes:
     def _rebuild(self, table: Table, column: Column, f: Field, present: Present) -> None:
         """Put a column with another definition into the old one's place; all else about the table stays.
 
-        SQLite cannot alter a column. Building the whole table anew would drop triggers, views' grounds, and
-        whatever is said of columns that no model names; and with it would go, by cascade, each user's records.
+        SQLite cannot alter a column. Building the whole table anew would lose other people's triggers, and
+        what they said of their columns; dropping the old one would, by cascade, empty the other tables.
         """
-        name, draft = quoted(table.entity.plural), f"{f.name} new"
+        name, draft, value = quoted(table.entity.plural), f"{f.name} new", quoted(present.name)
         indexes = self._run(INDEXES_OVER, (table.entity.plural, present.name))
-        value = f"COALESCE({quoted(present.name)}, {quoted(draft)})" if column.not_null else quoted(present.name)
+        if column.not_null:
+            value = f"COALESCE({value}, {quoted(draft)})"
         for index, _ in indexes:
             self._run(f"DROP INDEX {quoted(index)}")
         self._run(table.add_column(column._replace(name=draft)))
@@ -180,7 +188,10 @@ class Changes:
     def _fill(self, table: Table, f: Field, column: str) -> None:
         """Give each row that has no value there one of its own."""
         name, encode = quoted(table.entity.plural), codec_of(f.kind).encode
-        keys, which = ", ".join(map(quoted, table.key)), " AND ".join(f"{quoted(part)} = ?" for part in table.key)
+        keys, which = (
+            ", ".join(map(quoted, table.key)),
+            " AND ".join(f"{quoted(part)} = ?" for part in table.key),
+        )
         assert f.default is not None
         for key in self._run(f"SELECT {keys} FROM {name} WHERE {quoted(column)} IS NULL"):
             value = f.check(f.default())
@@ -209,8 +220,9 @@ class Changes:
         for user_id, new in changed:
             for (other,) in self._run("SELECT id FROM users WHERE email_key = ?", (new,)):
                 raise Collision(
-                    f"cannot be converted to version {USER_VERSION}: the users {other!r} and {user_id!r} would have the"
-                    " same e-mail address; change or delete one of them with the version that wrote the file"
+                    f"cannot be converted to version {USER_VERSION}: the users {other!r} and {user_id!r}"
+                    " would have the same e-mail address; change or delete one of them with the version that"
+                    " wrote the file"
                 )
             self._run("UPDATE users SET email_key = ? WHERE id = ?", (new, user_id))
         self._rekeyed = [user_id for user_id, _ in changed]

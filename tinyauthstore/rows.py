@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .models import KINDS, NORMAL_FORMS, Entity, Field, Record, fields_of, filler, session_id
@@ -13,7 +13,7 @@ Key = tuple[Any, ...]
 
 _ABSENT = object()
 
-IN_PYTHON = {kind.name: python.__name__ for python, kind in KINDS.items()}
+IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind in KINDS.items()}
 """What a field's type is called, by the name of its kind."""
 
 
@@ -21,7 +21,7 @@ class Rows:
     """One entity's records as rows ``[key, fields]``: a list of the key's parts, a dict of all other fields.
 
     A digest in a key is written in hexadecimal. Fields that the model does not name ("leftovers") are kept.
-    ``made`` counts the values that rows lacked, and that were made by the fields' defaults.
+    ``made`` counts what rows lacked, and what was made here instead: defaults, today's normal forms.
     """
 
     def __init__(self, entity: Entity, model: type[Record]) -> None:
@@ -29,6 +29,7 @@ class Rows:
         self.made = 0
         parts = list(enumerate(entity.key))
         self._in_key = [(f, i) for i, f in parts if f not in entity.withheld and f not in NORMAL_FORMS]
+        self._normal = [(i, f, NORMAL_FORMS[f]) for i, f in parts if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
         self._make = filler(model)
@@ -66,13 +67,21 @@ class Rows:
             columns[name] = parts[i]
         for name, f in self._fields:
             columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields], fields)
+        for i, name, normal in self._normal:
+            parts[i] = [self._filed(*pair, normal) for pair in zip(parts[i], columns[name])]
         return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
 
-    def kinds(self, recorded: dict[str, Any]) -> dict[str, Any]:
-        """What is to be recorded of custom fields: kind and default, of the present model's and of others kept.
+    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str:
+        """What a row goes by, whose key has the normal form of a value; an earlier version had another."""
+        new = old if value.isascii() else normal(value)
+        self.made += new not in (None, old)
+        return old if new is None else new
 
-        ``recorded`` is what was; its defaults are those of rows that a store without the field wrote. ValueError if
-        a field was recorded with another kind.
+    def kinds(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """What is to be recorded of custom fields, the present model's and others: kind and default.
+
+        ``recorded`` is what was; its defaults are those of rows that a store without the field wrote.
+        ValueError if a field was recorded with another kind.
         """
         kept, self._defaults = dict(recorded), {}
         for f in self._custom:
@@ -80,8 +89,8 @@ class Rows:
             kind, default = kept.pop(name, (f.kind.name, _ABSENT))
             if kind != f.kind.name:
                 raise ValueError(
-                    f"{self.entity.plural}.{name} holds {IN_PYTHON.get(kind, kind)}, {f.model.__name__}.{f.name} is"
-                    f" {IN_PYTHON[f.kind.name]}"
+                    f"{self.entity.plural}.{name} holds {IN_PYTHON.get(kind, kind)},"
+                    f" {f.model.__name__}.{f.name} is {IN_PYTHON[f.kind.name]}"
                 )
             if default is not _ABSENT:
                 self._defaults[f.name] = default
@@ -90,7 +99,7 @@ class Rows:
         return kept
 
     def _spelt(self, name: str, names: Iterable[str]) -> str:
-        """The one among these that a field goes by: itself, or one that differs in case only, as in SQLite."""
+        """The one of these that a field goes by: itself, or what differs in case only, as in SQLite."""
         if name in names:
             return name
         known = {*self._names}

@@ -14,8 +14,8 @@ authenticators         credential_id
 =====================  ===========================================  =================================
 
 Datetimes are INTEGER microseconds since 1970 UTC, booleans INTEGER 0/1, dicts and lists JSON TEXT.
-A custom model's fields are ordinary columns with their default, so that any SQLite tool reads them; what their
-INTEGER or TEXT means is in the table ``custom_fields``, for a model that reads it otherwise is refused.
+A custom model's fields are ordinary columns with their default, so that any SQLite tool reads them; what
+their INTEGER or TEXT means is in the table ``custom_fields``: a model that reads it otherwise is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ APPLICATION_ID = 0x74415553
 """``tAUS``, in the SQLite header: the file is a tinyauthstore."""
 
 USER_VERSION = 2
-"""The schema's version, in the SQLite header. A file with a higher one is refused, one with a lower one converted:
-version 1 recorded no kinds, and had other normal forms of addresses."""
+"""The schema's version, in the SQLite header. A file with a higher one is refused, one with a lower one
+converted: version 1 recorded no kinds, and had other normal forms of addresses."""
 
 MINIMUM_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
@@ -160,19 +160,21 @@ def quoted(name: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """The value as an SQL literal, for the DEFAULT clause, which takes no parameters."""
+    """The value in SQL, for the DEFAULT clause, which takes no parameters."""
     if value is None:
         return "NULL"
     if isinstance(value, bytes):
         return f"X'{value.hex()}'"
     if isinstance(value, str):
+        if "\0" in value:
+            return f"CAST(X'{value.encode().hex()}' AS TEXT)"
         return "'" + value.replace("'", "''") + "'"
     return {"inf": "9e999", "-inf": "-9e999"}.get(repr(value), repr(value))
 
 
 CUSTOM_FIELDS = (
-    "CREATE TABLE custom_fields (table_name TEXT NOT NULL, field TEXT NOT NULL COLLATE NOCASE, kind TEXT NOT NULL,"
-    " PRIMARY KEY (table_name, field)) STRICT, WITHOUT ROWID"
+    "CREATE TABLE custom_fields (table_name TEXT NOT NULL, field TEXT NOT NULL COLLATE NOCASE,"
+    " kind TEXT NOT NULL, PRIMARY KEY (table_name, field)) STRICT, WITHOUT ROWID"
 )
 """The table that says what the columns of custom fields hold, as ``kind_of`` writes it."""
 
@@ -338,7 +340,8 @@ class Table:
 
     def record_kind(self, f: Field) -> str:
         """The statement that says in the file what a custom field's column holds."""
-        return f"REPLACE INTO custom_fields VALUES ({literal(self.entity.plural)}, {literal(f.name)}, {literal(kind_of(f))})"
+        values = ", ".join(map(literal, (self.entity.plural, f.name, kind_of(f))))
+        return f"REPLACE INTO custom_fields VALUES ({values})"
 
     def indexes(self) -> dict[str, str]:
         """The statement that makes each index, by the index's name."""
