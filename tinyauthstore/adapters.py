@@ -31,9 +31,10 @@ from .models import (
     ACCOUNT, ENTITIES, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
     Record, SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
 )
+from .reshape import Changes, Collision
 from .rows import Rows
 from .schema import (
-    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, INSPECT, MARK, MINIMUM_SQLITE, USER_VERSION,
+    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MINIMUM_SQLITE, USER_VERSION,
     in_words, schema_for, to_microseconds,
 )
 from .transactions import Turn, about_to_wait, innermost
@@ -72,8 +73,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
 
-        ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
-        only verifies. ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
+        ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
+        ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
         explains the other options.
 
@@ -218,7 +219,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
         tables = [name for (name,) in self._run(FOREIGN_TABLES)]
-        found = self._run(INSPECT)
+        changes = None
+        if application_id == APPLICATION_ID and user_version <= USER_VERSION or not (user_version or tables):
+            changes = Changes(self._schema, self._run)
         self._run("COMMIT")
         if application_id != APPLICATION_ID and (application_id or user_version or tables):
             raise self._trouble(
@@ -230,19 +233,32 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 f"was written by a newer tinyauthstore (schema {user_version}, this one knows"
                 f" {USER_VERSION}); upgrade the package"
             )
-        _, missing, wrong = self._schema.differences(found)
-        if wrong:
+        assert changes is not None
+        if changes.wrong:
+            raise self._unfit(changes)
+        if changes.missing and not synchronize:
             raise self._trouble(
-                f"does not fit the models: {'; '.join(wrong)}; rename the field or convert the column"
+                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
             )
-        if missing and not synchronize:
-            raise self._trouble(f"lacks {'; '.join(missing)}; open it once with synchronize=True to add that")
         self._run("PRAGMA journal_mode = WAL")
-        if missing:
+        if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
             # Another process may have been faster: only under the lock is it certain what is missing.
-            for statement in (*self._schema.differences(self._run(INSPECT))[0], *MARK, "COMMIT"):
+            changes = Changes(self._schema, self._run)
+            if changes.wrong:
+                raise self._unfit(changes)
+            try:
+                changes.make()
+            except Collision as error:
+                raise self._trouble(str(error)) from None
+            for statement in (*MARK, "COMMIT"):
                 self._run(statement)
+            changes.tell(self._path)
+
+    def _unfit(self, changes: Changes) -> StorageError:
+        return self._trouble(
+            f"does not fit the models: {'; '.join(changes.wrong)}; rename the field or convert the column"
+        )
 
     def _make_tables(self) -> None:
         """Make the tables of a new store in memory.
@@ -963,6 +979,11 @@ _LEFTOVERS = _Unlisted("leftovers", "leftovers", Record, ("entity", "key"), "")
 kept for the model that wrote them."""
 
 
+_KINDS = "kinds"
+"""What a shelf's first pages are called, and a journal's first rows: those of custom fields, each
+``[[table], {name: [kind, default], ...}]``. Without a value, a row has that default, or one of its own."""
+
+
 class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]):
     """A store in a directory of its own, by the standard library's ``shelve``; it needs no SQLite.
 
@@ -1014,8 +1035,14 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     def _opened(self) -> None:
         self._records[_LEFTOVERS] = _Records(_LEFTOVERS)
         self._rows = {entity.plural: Rows(entity, model) for entity, model in self._models.items()}
+        self._kinds: dict[str, dict[str, Any]] = {}  # of custom fields, by table and name, as the files have them
         self._files = self._open(take=self._fill)
         self._journal_mark = 0
+        try:
+            self._record_changes()
+        except BaseException:
+            self._files.close()
+            raise
         super()._opened()
 
     def __repr__(self) -> str:
@@ -1033,11 +1060,45 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         collecting = gc.isenabled()
         gc.disable()
         try:
-            for entity, records in self._read_rows(pages).items():
+            for entity, records in self._read_rows(self._without_kinds(pages)).items():
                 self._records[entity].fill(records)
         finally:
             if collecting:
                 gc.enable()
+
+    def _without_kinds(self, pages: Iterable[tuple[str, list[Any]]]) -> Iterator[tuple[str, list[Any]]]:
+        """These pages but those that say what kinds the fields have; they come first, and must fit the models."""
+        for plural, rows in pages:
+            if plural != _KINDS:
+                yield plural, rows
+                continue
+            try:
+                self._kinds = {name: kinds for (name,), kinds in rows}
+                for name, kinds in self._kinds.items():
+                    self._rows[name].kinds(kinds)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise StorageError(
+                    f"{self._path} does not fit the models: {error}; rename the field", path=self._path
+                ) from error
+
+    def _record_changes(self) -> None:
+        """Write what the models changed, once and for good: the fields' kinds, and values that rows lacked.
+
+        All of it in a new shelf, which replaces the old one at once; or in the first line of a new journal.
+        """
+        kinds = {name: rows.kinds(self._kinds.get(name, {})) for name, rows in self._rows.items()}
+        kinds = {name: found for name, found in kinds.items() if found}
+        if kinds != self._kinds or any(rows.made for rows in self._rows.values()):
+            self._kinds = kinds
+            if self._files.generation == 0 and self._files.clean:
+                self._files.append([[_KINDS, [name], found] for name, found in kinds.items()])
+            else:
+                self._files.checkpoint(self._tables())
+
+    def _tables(self) -> dict[str, Iterable[list[Any]]]:
+        kinds = [[[name], kinds] for name, kinds in self._kinds.items()]
+        tables: dict[str, Iterable[list[Any]]] = {entity.plural: self._table(entity) for entity in ENTITIES}
+        return {_KINDS: kinds, **tables} if kinds else tables
 
     def _read_rows(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
         """All that these pages hold, by entity and key. StorageError for a row that does not fit."""
@@ -1111,7 +1172,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
     def _checkpoint(self) -> None:
         """Write a new shelf. If that fails, nothing is lost: the journal has everything, and is continued."""
         try:
-            self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
+            self._files.checkpoint(self._tables())
         except StorageError as error:
             self._warn("%s; the journal goes on, nothing is lost", str(error))
 
@@ -1130,6 +1191,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             uncommitted[entity, key] = old
         right, wrong = dict.fromkeys(self._records, 0), dict.fromkeys(self._records, 0)
         for page in self._files.pages():
+            if page[0] == _KINDS:
+                continue
             for entity, written in self._read_rows([page]).items():
                 for key, record in written.items():
                     known = self._records[entity].by_key.get(key)

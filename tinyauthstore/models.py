@@ -12,7 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), each optional (``| None``) or with a default. ``fields_of`` reads these declarations;
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each
+optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import enum
 import functools
 import json
 import math
@@ -28,7 +30,7 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -48,13 +50,17 @@ so a look-up knows without searching that it is absent."""
 
 
 class Kind(NamedTuple):
-    """A type that a field may have: what is accepted, and its JSON-ready form (ISO 8601, base64)."""
+    """A type that a field may have: what is accepted, and its JSON-ready form (ISO 8601, base64).
+
+    ``members``, unless None, are the only values that it has, by the value that is stored.
+    """
 
     name: str
     expected: str
     check: Callable[[Any], Any]
     to_json: Callable[[Any], Any]
     from_json: Callable[[Any], Any]
+    members: Mapping[Any, Any] | None = None
 
 
 def _is(kind: type) -> Callable[[Any], Any]:
@@ -227,6 +233,34 @@ KINDS: dict[Any, Kind] = {
 }
 
 
+def _one_of(values: Iterable[Any]) -> Kind | None:
+    """The kind that has these values only, or members of an ``Enum`` with them; None if they make no kind."""
+    values = list(values)
+    stored = [value.value if isinstance(value, enum.Enum) else value for value in values]
+    base = KINDS.get(type(stored[0])) if stored else None
+    if base is None or base.name in ("object", "array") or {*map(type, stored)} != {type(stored[0])}:
+        return None
+    try:
+        members = {base.check(value): member for value, member in zip(stored, values)}
+    except ValueError:  # no store could hold it: a naive datetime, half of a surrogate pair
+        return None
+    classes = {type(member) for member in values if isinstance(member, enum.Enum)}
+
+    def member(value: Any) -> Any:
+        if value not in members:
+            raise ValueError
+        return members[value]
+
+    def check(value: Any) -> Any:
+        return member(base.check(value.value if type(value) in classes else value))
+
+    def to_json(value: Any) -> Any:
+        return base.to_json(value.value if type(value) in classes else value)
+
+    expected = f"one of {', '.join(map(repr, members))}"
+    return Kind(base.name, expected, check, to_json, lambda value: member(base.from_json(value)), members)
+
+
 class Rule(NamedTuple):
     """A condition on a field's values, beyond their type."""
 
@@ -251,7 +285,10 @@ COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32
 
 
 class Field(NamedTuple):
-    """One field of a model: its name, its kind, and what makes its default (None: a value must be given)."""
+    """One field of a model: its name, its kind, and what makes its default (None: a value must be given).
+
+    ``factory``: whether that is a ``default_factory``, which may make another value for each record.
+    """
 
     model: type
     name: str
@@ -260,11 +297,23 @@ class Field(NamedTuple):
     default: Callable[[], Any] | None
     rule: Rule | None
     keyword_only: bool
+    factory: bool = False
 
     @property
     def expected(self) -> str:
         """What the field accepts, in words for an error message."""
         return (self.rule or self.kind).expected + (", or None" if self.optional else "")
+
+    def shared_default(self) -> Any:
+        """The default that all records have; None if there is none, or each has its own.
+
+        Of what a ``default_factory`` makes, only a dict or list that is equal each time is everybody's.
+        """
+        if self.default is None or (value := self.default()) is None:
+            return None
+        if self.factory and not (self.kind.name in ("object", "array") and value == self.default()):
+            return None
+        return self.check(value)
 
     def check(self, value: Any) -> Any:
         """The value as every backend stores it. InvalidFieldError, without the value, if it does not fit."""
@@ -333,15 +382,12 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
     standard = {} if model is ours else {f.name: f for f in fields_of(ours)}
     result = []
     for name, f in known.items():
-        kinds = [hints[name]]
-        if typing.get_origin(hints[name]) in (typing.Union, types.UnionType):
-            kinds = list(typing.get_args(hints[name]))
-        optional = type(None) in kinds
-        kinds = [typing.get_origin(kind) or kind for kind in kinds if kind is not type(None)]
-        kinds = [PLAIN[0] if stands_for_datetime(kind) else kind for kind in kinds]
-        if len(kinds) != 1 or kinds[0] not in KINDS:
+        kind, optional = _kind_of(hints[name])
+        if kind is None:
             raise refuse(
-                name, "str, int, float, bool, bytes, datetime, dict or list, alone or with None"
+                name,
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or"
+                " Annotated of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:
@@ -354,16 +400,48 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
             raise refuse(name, "a field that __init__ takes")
         if model is not ours and default is None and name not in standard:
             raise refuse(name, "a default, or a type with None: existing rows have no value for it")
-        if name in standard and (KINDS[kinds[0]], optional) != (standard[name].kind, standard[name].optional):
+        if name in standard and (kind, optional) != (standard[name].kind, standard[name].optional):
             raise refuse(name, f"the type that {ours.__name__} gives it")
         rule = standard[name].rule if name in standard else f.metadata.get("rule")
-        if not isinstance(rule, Rule):
-            rule = None  # another library's metadata
-        made = Field(model, name, KINDS[kinds[0]], optional, default, rule, f.kw_only is True)
+        if not isinstance(rule, Rule):  # metadata is everybody's: another library's "rule" is none of ours
+            rule = None
+        factory = f.default_factory is not MISSING
+        made = Field(model, name, kind, optional, default, rule, f.kw_only is True, factory)
         if default is not None:
             made.check(default())
         result.append(made)
     return tuple(result)
+
+
+def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
+    """The kind that a type hint names, None if it names none; and whether None may stand instead."""
+    kinds: set[Any] = set()
+    values: list[Any] = []
+
+    def unfold(hint: Any) -> None:
+        while (meant := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
+            hint = meant  # of a NewType, of a ``type`` statement
+        origin = typing.get_origin(hint)
+        if origin in (typing.Union, types.UnionType):
+            for one in typing.get_args(hint):
+                unfold(one)
+        elif origin is typing.Annotated:
+            unfold(typing.get_args(hint)[0])
+        elif origin is typing.Literal:
+            values.extend(typing.get_args(hint))
+        elif isinstance(hint, type) and issubclass(hint, enum.Enum):
+            values.extend(hint)
+        else:
+            kind = origin or hint
+            kinds.add(None if hint is type(None) else PLAIN[0] if stands_for_datetime(kind) else kind)
+
+    unfold(hint)
+    optional = None in kinds or None in values
+    kinds.discard(None)
+    values = [value for value in values if value is not None]
+    if values:
+        return (None if kinds else _one_of(values)), optional
+    return KINDS.get(kinds.pop()) if len(kinds) == 1 else None, optional
 
 
 # --- normal forms -----------------------------------------------------------------------------

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .models import NORMAL_FORMS, Entity, Record, fields_of, filler, session_id
+from .models import KINDS, NORMAL_FORMS, Entity, Field, Record, fields_of, filler, session_id
 
 Key = tuple[Any, ...]
 
 _ABSENT = object()
+
+IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind in KINDS.items()}
+"""What a field's type is called, by the name of its kind."""
 
 
 class Rows:
     """One entity's records as rows ``[key, fields]``: a list of the key's parts, a dict of all other fields.
 
     A digest in a key is written in hexadecimal. Fields that the model does not name ("leftovers") are kept.
+    ``made`` counts what rows lacked, and what was made here instead: defaults, today's normal forms.
     """
 
     def __init__(self, entity: Entity, model: type[Record]) -> None:
         self.entity = entity
+        self.made = 0
         parts = list(enumerate(entity.key))
         self._in_key = [(f, i) for i, f in parts if f not in entity.withheld and f not in NORMAL_FORMS]
-        self._normal = [(f, i, NORMAL_FORMS[f]) for f, i in ((f, i) for i, f in parts) if f in NORMAL_FORMS]
+        self._normal = [(i, f, NORMAL_FORMS[f]) for i, f in parts if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
         self._make = filler(model)
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
+        ours = {f.name for f in fields_of(entity.record)}
+        self._defaults: dict[str, Any] = {}
+        self._custom = [f for f in fields_of(model) if f.name not in ours]
 
     def row(self, key: Key, record: Any, leftovers: dict[str, Any] | None) -> list[Any]:
         """The row for a record; ``[key, None]`` if it is None, for a record that was removed."""
@@ -57,18 +66,58 @@ class Rows:
         for name, i in self._in_key:
             columns[name] = parts[i]
         for name, f in self._fields:
-            columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields])
-        for name, i, normal in self._normal:  # the row may be older than today's normal form
-            parts[i] = [normal(value) or key for value, key in zip(columns[name], parts[i])]
+            columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields], fields)
+        for i, name, normal in self._normal:
+            parts[i] = [self._filed(*pair, normal) for pair in zip(parts[i], columns[name])]
         return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
 
-    def _column(self, f: Any, column: list[Any]) -> list[Any]:
+    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str:
+        """What a row goes by, whose key has the normal form of a value; an earlier version had another."""
+        new = old if value.isascii() else normal(value)
+        self.made += new not in (None, old)
+        return old if new is None else new
+
+    def kinds(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """What is to be recorded of custom fields, the present model's and others: kind and default.
+
+        ``recorded`` is what was; its defaults are those of rows that a store without the field wrote.
+        ValueError if a field was recorded with another kind.
+        """
+        kept, self._defaults = dict(recorded), {}
+        for f in self._custom:
+            name = self._spelt(f.name, recorded)
+            kind, default = kept.pop(name, (f.kind.name, _ABSENT))
+            if kind != f.kind.name:
+                raise ValueError(
+                    f"{self.entity.plural}.{name} holds {IN_PYTHON.get(kind, kind)},"
+                    f" {f.model.__name__}.{f.name} is {IN_PYTHON[f.kind.name]}"
+                )
+            if default is not _ABSENT:
+                self._defaults[f.name] = default
+            shared = f.shared_default()
+            kept[f.name] = [kind, None if shared is None else f.kind.to_json(shared)]
+        return kept
+
+    def _spelt(self, name: str, names: Iterable[str]) -> str:
+        """The one of these that a field goes by: itself, or what differs in case only, as in SQLite."""
+        if name in names:
+            return name
+        known = {*self._names}
+        return next((one for one in names if one.lower() == name.lower() and one not in known), name)
+
+    def _column(self, f: Field, column: list[Any], rest: Sequence[dict[str, Any]]) -> list[Any]:
         from_json, optional, values = f.kind.from_json, f.optional, []
-        for value in column:
-            if value is _ABSENT:
+        for value, others in zip(column, rest):
+            if value is _ABSENT and others:
+                value = others.pop(self._spelt(f.name, others), _ABSENT)
+            if value is _ABSENT and f.name in self._defaults:
+                value = copy.deepcopy(self._defaults[f.name])
+                self.made += 1
+            if value is _ABSENT or (value is None and not optional and f in self._custom and f.default):
                 if f.default is None:
                     raise ValueError(f"{f.model.__name__}.{f.name} is missing")
                 values.append(f.check(f.default()))
+                self.made += 1
                 continue
             try:
                 values.append(None if value is None and optional else from_json(value))

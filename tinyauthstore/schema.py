@@ -14,7 +14,8 @@ authenticators         credential_id
 =====================  ===========================================  =================================
 
 Datetimes are INTEGER microseconds since 1970 UTC, booleans INTEGER 0/1, dicts and lists JSON TEXT.
-A custom model's fields are ordinary columns with their default, so that any SQLite tool reads them.
+A custom model's fields are ordinary columns with their default, so that any SQLite tool reads them; what
+their INTEGER or TEXT means is in the table ``custom_fields``: a model that reads it otherwise is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any, NamedTuple
 
 from .clock import EPOCH, FIRST, LAST, UTC, from_timestamp, plain
@@ -35,6 +37,7 @@ from .models import (
     VERIFICATION_TOKEN,
     Entity,
     Field,
+    Kind,
     Record,
     SessionAndUser,
     dump_json,
@@ -47,8 +50,9 @@ from .models import (
 APPLICATION_ID = 0x74415553
 """``tAUS``, in the SQLite header: the file is a tinyauthstore."""
 
-USER_VERSION = 1
-"""The schema's version, in the SQLite header. A file with a higher one is refused."""
+USER_VERSION = 2
+"""The schema's version, in the SQLite header. A file with a higher one is refused, one with a lower one
+converted: version 1 recorded no kinds, and had other normal forms of addresses."""
 
 MINIMUM_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
@@ -113,6 +117,25 @@ FILED_AS = {
 """The columns, with their types, that stand for these fields in look-ups: normal forms and digests."""
 
 
+def codec_of(kind: Kind) -> Codec:
+    """How the values of a kind are stored; those of an ``Enum`` by their value."""
+    sql_type, encode, decode = CODECS[kind.name]
+    if (members := kind.members) is None:
+        return CODECS[kind.name]
+
+    def stored(member: Any) -> Any:
+        value = member.value if isinstance(member, Enum) else member
+        return value if encode is None else encode(value)
+
+    def member(cell: Any) -> Any:
+        value = cell if decode is None else decode(cell)
+        if value not in members:
+            raise ValueError("none of the field's values")
+        return members[value]
+
+    return Codec(sql_type, stored, member)
+
+
 def filed_as(name: str) -> str:
     """The column that look-ups by a field use."""
     return FILED_AS.get(name, (name, ""))[0]
@@ -133,22 +156,53 @@ def quoted(name: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """The value as an SQL literal, for the DEFAULT clause, which takes no parameters."""
+    """The value in SQL, for the DEFAULT clause, which takes no parameters."""
     if value is None:
         return "NULL"
     if isinstance(value, bytes):
         return f"X'{value.hex()}'"
     if isinstance(value, str):
+        if "\0" in value:
+            return f"CAST(X'{value.encode().hex()}' AS TEXT)"
         return "'" + value.replace("'", "''") + "'"
     return {"inf": "9e999", "-inf": "-9e999"}.get(repr(value), repr(value))
 
 
+CUSTOM_FIELDS = (
+    "CREATE TABLE custom_fields (table_name TEXT NOT NULL, field TEXT NOT NULL COLLATE NOCASE,"
+    " kind TEXT NOT NULL, PRIMARY KEY (table_name, field)) STRICT, WITHOUT ROWID"
+)
+"""The table that says what the columns of custom fields hold, as ``kind_of`` writes it."""
+
+
+def kind_of(f: Field) -> str:
+    """What a field's column holds, as files record it: the kind, and the only values if there are such."""
+    if f.kind.members is None:
+        return f.kind.name
+    return f"{f.kind.name} {dump_json([f.kind.to_json(member) for member in f.kind.members.values()])}"
+
+
 class Column(NamedTuple):
-    """A column's name, its type, and its whole definition."""
+    """A column as a model wants it; ``custom`` is its field if that is not one of our own."""
 
     name: str
     sql_type: str
-    definition: str
+    not_null: bool = False
+    default: str | None = None
+    references: str = ""
+    custom: Field | None = None
+
+    @property
+    def definition(self) -> str:
+        """What CREATE TABLE and ALTER TABLE say of it."""
+        not_null = " NOT NULL" if self.not_null else ""
+        default = "" if self.default is None else f" DEFAULT {self.default}"
+        return f"{quoted(self.name)} {self.sql_type}{not_null}{default}{self.references}"
+
+    @property
+    def each_its_own(self) -> bool:
+        """Whether each row gets a value from the model's ``default_factory``, so that SQL has no default."""
+        return self.custom is not None and self.custom.factory and self.default is None
 
 
 class Table:
@@ -164,7 +218,7 @@ class Table:
         self.group = filed_as(entity.group)
         self.columns = [*self._filed_columns(), *(self._field_column(f) for f in self.stored)]
         self._extra_group = self.group if self.group not in self.key and entity.group in FILED_AS else None
-        self._written = [(f.name, CODECS[f.kind.name].encode) for f in self.stored if f.name not in self.key]
+        self._written = [(f.name, codec_of(f.kind).encode) for f in self.stored if f.name not in self.key]
         # A row that is read has one cell for each field of the model, in the model's order.
         self.cells = [self._cell(f) for f in fields]
         decoders = {f.name: decode for f in fields if (decode := self._decoder(f)) is not None}
@@ -252,6 +306,8 @@ class Table:
             yield f"{column} IS NULL"
         if f.name == "user_id":
             pass  # it is some user's id, or the row is an orphan
+        elif (misfit := self.misfit(f)) is not None:
+            yield misfit
         elif kind == "text":
             # Printable ASCII is right. Text is suspect if its length() (characters, up to a NUL) is not its
             # number of bytes, or if it has a control character.
@@ -264,17 +320,25 @@ class Table:
             elif f.name == "identifier":
                 address = f"CASE WHEN instr({column}, '@') THEN lower(trim({column})) ELSE {column} END"
                 yield f"{quoted(self.group)} IS NOT {address}"
-        elif kind == "datetime":
-            yield f"{column} NOT BETWEEN {to_microseconds(FIRST)} AND {to_microseconds(LAST)}"
-        elif kind == "boolean":
-            yield f"{column} NOT IN (0, 1)"
-        elif kind in ("object", "array"):
-            yield (
+        elif f.rule is not None:
+            yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
+
+    def misfit(self, f: Field) -> str | None:
+        """The SQL condition that a value, of the right SQL type, is none of the field's; None if all are."""
+        column, kind = quoted(f.name), f.kind.name
+        if f.kind.members is not None:
+            encode = CODECS[kind].encode or (lambda value: value)
+            return f"{column} NOT IN ({', '.join(literal(encode(value)) for value in f.kind.members)})"
+        if kind == "datetime":
+            return f"{column} NOT BETWEEN {to_microseconds(FIRST)} AND {to_microseconds(LAST)}"
+        if kind == "boolean":
+            return f"{column} NOT IN (0, 1)"
+        if kind in ("object", "array"):
+            return (
                 f"CASE WHEN json_valid({column}) THEN json_type({column}) != '{kind}'"
                 f" ELSE {column} IS NOT NULL END"
             )
-        elif f.rule is not None:
-            yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
+        return None
 
     # -- DDL
 
@@ -286,7 +350,13 @@ class Table:
             + ", ".join(column.definition for column in self.columns)
             + f", PRIMARY KEY ({key})) STRICT, WITHOUT ROWID",
             *self.indexes().values(),
+            *(self.record_kind(column.custom) for column in self.columns if column.custom is not None),
         ]
+
+    def record_kind(self, f: Field) -> str:
+        """The statement that says in the file what a custom field's column holds."""
+        values = ", ".join(map(literal, (self.entity.plural, f.name, kind_of(f))))
+        return f"REPLACE INTO custom_fields VALUES ({values})"
 
     def indexes(self) -> dict[str, str]:
         """The statement that makes each index, by the index's name."""
@@ -311,18 +381,13 @@ class Table:
         names = (*self.entity.key, self.entity.group)
         filed = dict.fromkeys(FILED_AS[name] for name in names if name in FILED_AS)
         for name, sql_type in filed:
-            not_null = " NOT NULL" if name in self.key else ""
-            yield Column(name, sql_type, f"{quoted(name)} {sql_type}{not_null}")
+            yield Column(name, sql_type, not_null=name in self.key)
 
     def _field_column(self, f: Field) -> Column:
-        codec = CODECS[f.kind.name]
-        definition = f"{quoted(f.name)} {codec.sql_type}"
-        if not f.optional:
-            definition += " NOT NULL"
-        if f.default is not None and (default := f.default()) is not None:
-            default = f.check(default)
-            default = codec.encode(default) if codec.encode else default
-            if isinstance(default, str) and "\0" in default:
+        codec, default = codec_of(f.kind), None
+        own = f.name not in {known.name for known in fields_of(self.entity.record)}
+        if (value := f.shared_default()) is not None:
+            if isinstance(value, str) and "\0" in value:
                 raise InvalidFieldError(
                     f"{self.model.__name__}.{f.name}: its default holds a NUL character, which SQL cannot"
                     " write; use default_factory or another default",
@@ -330,10 +395,13 @@ class Table:
                     field=f.name,
                     expected="a default without NUL",
                 )
-            definition += f" DEFAULT {literal(default)}"
+            default = literal(codec.encode(value) if codec.encode else value)
+        # Rows that a store without the field writes are empty there until a store with it gives them a value.
+        not_null = not f.optional and not (own and default is None)
+        references = ""
         if f.name == self.entity.group == "user_id":
-            definition += " REFERENCES users (id) ON DELETE CASCADE"
-        return Column(f.name, codec.sql_type, definition)
+            references = " REFERENCES users (id) ON DELETE CASCADE"
+        return Column(f.name, codec.sql_type, not_null, default, references, f if own else None)
 
     def _refuse_clashes(self) -> None:
         """InvalidFieldError if two columns have names that differ in case only."""
@@ -358,7 +426,7 @@ class Table:
         return quoted("token_digest") if f.name == "id" else EMPTY
 
     def _decoder(self, f: Field) -> Callable[[Any], Any] | None:
-        return session_id if f.name == "id" and f.name in self.entity.withheld else CODECS[f.kind.name].decode
+        return session_id if f.name == "id" and f.name in self.entity.withheld else codec_of(f.kind).decode
 
     def record(self, row: Sequence[Any]) -> Any:
         """The record made of a row of ``cells``; its token, if it has one, is ""."""
@@ -387,7 +455,7 @@ class Schema:
 
     def __init__(self, models: Iterable[type[Record]]) -> None:
         self.tables = {entity: Table(entity, model) for entity, model in zip(ENTITIES, models)}
-        self.create = [statement for table in self.tables.values() for statement in table.create()]
+        self.create = [CUSTOM_FIELDS, *(sql for table in self.tables.values() for sql in table.create())]
         self.pages: bytes | None = None
         """The bytes of an empty database with these tables, set by the first store in memory; None before
         that, and if SQLite was built without ``serialize``."""
@@ -413,41 +481,6 @@ class Schema:
         found: SessionAndUser[Any, Any] = _new_tuple(SessionAndUser, (session, user))
         return found
 
-    def differences(self, found: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
-        """What a file lacks, given the rows of ``INSPECT``.
-
-        Three lists: statements that add what is missing, the same in words, and what cannot be mended by
-        adding (a column of another type), in words. All are empty if nothing differs.
-        """
-        present = {(table, column): sql_type for table, column, sql_type in found}
-        statements, missing, wrong = [], [], []
-        for table in self.tables.values():
-            name = table.entity.plural
-            if not any(other == name for other, _ in present):
-                statements += table.create()
-                missing.append(f"table {name}")
-                continue
-            for column in table.columns:
-                sql_type = present.get((name, column.name))
-                if sql_type is None:
-                    statements.append(table.add_column(column))
-                    missing.append(f"column {name}.{column.name} ({column.definition})")
-                elif sql_type != column.sql_type:
-                    wrong.append(
-                        f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}"
-                    )
-            for index, statement in table.indexes().items():
-                if (name, f"index {index}") not in present:
-                    statements.append(statement)
-                    missing.append(f"index {index}")
-        return statements, missing, wrong
-
-
-INSPECT = (
-    "SELECT m.name, c.name, c.type FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table'"
-    " UNION ALL SELECT tbl_name, 'index ' || name, '' FROM sqlite_schema WHERE type = 'index'"
-)
-"""Every table's columns with their types, and its indexes, in one query."""
 
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
 """The columns that a table has in the file, in the file's order, including those that no model names."""
