@@ -21,7 +21,7 @@ from heapq import heapify, heappop, heappush
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import forks
+from . import forks, paths
 from .base import AT_ONCE, BaseAdapter, Key, brief, naming_options
 from .contract import Adapter
 from .errors import BusyError, LockedError, StorageError
@@ -71,7 +71,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
 
-        ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
+        A link is followed once: its target is the store, beside which SQLite puts its other files. ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
         only verifies. ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
         explains the other options.
@@ -93,7 +93,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if not isinstance(path, str) or not path or path.startswith("file:"):
             raise ValueError(f"path must name a file, or be ':memory:'; got {path!r}")
         self._in_memory = path == ":memory:"
-        self._path = path if self._in_memory else os.path.abspath(path)
+        self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
@@ -187,7 +187,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         prepare()
         if not self._in_memory:
             # If the path names another file by now, the -shm beside it may not belong to our connection.
-            shm = f"{os.path.realpath(self._path)}-shm" if file is not None and file == self._file() else None
+            shm = f"{self._path}-shm" if file is not None and file == self._file() else None
             self._watch = Watch(self._data_version, shm, self._kept.doubt)
 
     def _data_version(self) -> int:
@@ -973,7 +973,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open the directory ``path``, creating it (mode 0700) unless it exists.
+        """Open the directory ``path``, creating it (mode 0700) unless it exists. A link is followed once.
 
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with ``"normal"``, it
         survives the process, but a power cut may undo the last few writes. ``dbm``: the ``dbm`` backend that
@@ -995,7 +995,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise ValueError(f"path must name a directory; got {path!r}")
-        self._path = os.path.abspath(path)
+        self._path = paths.resolved(path)
         self._process = os.getpid()
         self._warn = journal.warn
         self._open = functools.partial(journal.Files, self._path, backend=dbm, sync=durability == "full")
