@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import apart
+from support import apart, run_python
 
 from tinyauthstore import ShelveAdapter, SQLiteAdapter, StorageError
 
@@ -136,3 +139,211 @@ def test_without_a_working_directory_a_relative_path_is_refused_in_words(adapter
     with adapter(tmp_path / "auth") as store:
         store.create_user(email=ADA)
         assert store.check() == []
+
+
+# --- a file that is exchanged while it is open ------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "auth.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteAdapter[Any, Any, Any, Any, Any]]:
+    """A store with Ada and her session ``laptop``; beside it lies ``backup.db``, made by ``VACUUM INTO``."""
+    with SQLiteAdapter(path) as store:
+        store.create_user(id="ada", email=ADA)
+        store.create_session(user_id="ada", session_token="laptop")
+        raw(path, f"VACUUM INTO '{path.parent / 'backup.db'}'")
+        yield store
+
+
+def deleted(path: Path) -> None:
+    for entry in path.parent.glob("auth.db*"):
+        entry.unlink()
+
+
+def moved(path: Path) -> None:
+    path.rename(path.parent / "moved.db")
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "backup.db").replace(path)
+
+
+def copied_over(path: Path) -> None:
+    path.write_bytes((path.parent / "backup.db").read_bytes())
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def without_wal(path: Path) -> None:
+    Path(f"{path}-wal").unlink()
+
+
+def closed_outside_sqlite(path: Path) -> None:
+    """This drops the locks of this process's connections, so the next one to close deletes the -wal."""
+    path.read_bytes()
+    raw(path, "PRAGMA user_version")
+    run_python("import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version'); c.close()", path)
+    assert not Path(f"{path}-wal").exists()
+
+
+ANYWHERE = {
+    "deleted": (deleted, "was deleted or moved"),
+    "moved": (moved, "was deleted or moved"),
+    "replaced": (replaced, "was replaced by another file"),
+    "without -wal": (without_wal, "has lost its -wal"),
+}
+WHERE_THERE_IS_PROC = {
+    "copied over": (copied_over, r"was overwritten by something else .* restore_backup\(\)"),
+    "emptied": (emptied, "was overwritten by something else"),
+}
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+each_fate = pytest.mark.parametrize(
+    "exchange, says",
+    [
+        *(pytest.param(*fate, id=name, marks=needs_links) for name, fate in ANYWHERE.items()),
+        *(pytest.param(*fate, id=name, marks=on_linux) for name, fate in WHERE_THERE_IS_PROC.items()),
+        pytest.param(closed_outside_sqlite, "has lost its -wal", id="closed outside SQLite", marks=on_linux),
+    ],
+)
+
+
+@each_fate
+def test_the_next_write_to_a_file_that_was_exchanged_is_refused(
+    store: Any, path: Path, exchange: Callable[[Path], None], says: str
+) -> None:
+    exchange(path)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=says) as caught:
+            store.create_user(email="grace@example.com")
+        assert caught.value.path == str(path)
+    with pytest.raises(StorageError, match=says):
+        store.get_user("ada")
+    assert len(store.check()) == 1 and re.search(says, store.check()[0])
+
+
+@each_fate
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_look_up_in_a_file_that_was_exchanged_fails_within_a_second(
+    store: Any, path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, exchange: Callable[[Path], None], says: str
+) -> None:
+    for _ in range(3 * keep):
+        store.get_session_and_user("laptop")
+    exchange(path)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.01)
+    for look_up in (lambda: store.get_session_and_user("laptop"), lambda: store.get_user("ada")):
+        with pytest.raises(StorageError, match=says):
+            look_up()
+
+
+@needs_links
+def test_a_transaction_whose_file_was_replaced_inside_it_is_not_acknowledged(store: Any, path: Path) -> None:
+    with pytest.raises(StorageError, match="was replaced"):
+        with store.transaction():
+            store.create_user(id="grace")
+            replaced(path)
+
+
+@needs_links
+def test_a_store_whose_file_was_replaced_leaves_the_new_file_and_its_wal_alone_when_it_closes(
+    store: Any, path: Path
+) -> None:
+    for name in ("-wal", "-shm"):
+        Path(f"{path}{name}").unlink()
+    replaced(path)
+    with SQLiteAdapter(path) as new:
+        new.create_user(id="grace")
+        with pytest.raises(StorageError):
+            store.create_user(id="lost")
+        store.close()
+        new.create_user(id="hedy")
+        assert Path(f"{path}-wal").exists()
+    with SQLiteAdapter(path) as new:
+        assert [new.get_user(id) is not None for id in ("ada", "grace", "hedy", "lost")] == [True] * 3 + [False]
+        assert new.check() == []
+
+
+@needs_links
+def test_nothing_is_created_where_a_file_was_deleted(store: Any, path: Path) -> None:
+    deleted(path)
+    with pytest.raises(StorageError):
+        store.create_user()
+    store.check()
+    store.close()
+    assert names(path.parent) == ["backup.db"]
+
+
+@needs_links
+def test_a_file_that_is_put_back_is_used_again(store: Any, path: Path) -> None:
+    moved(path)
+    with pytest.raises(StorageError):
+        store.create_user()
+    (path.parent / "moved.db").rename(path)
+    store.create_user(id="grace")
+    assert store.get_user("grace") is not None and store.check() == []
+
+
+@on_linux
+def test_a_backup_copied_over_a_file_whose_wal_was_left_by_a_killed_process_is_refused(path: Path) -> None:
+    run_python(KILLED, path)
+    copied_over(path)
+    wal = Path(f"{path}-wal").read_bytes()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="the -wal file beside it belongs to another file"):
+            SQLiteAdapter(path)
+        assert path.read_bytes() == (path.parent / "backup.db").read_bytes()
+        assert Path(f"{path}-wal").read_bytes() == wal
+    for name in ("-wal", "-shm"):
+        Path(f"{path}{name}").unlink()
+    with SQLiteAdapter(path) as store:
+        assert store.check() == [] and store.get_user("ada") is not None
+
+
+KILLED = """
+import os, sqlite3, sys
+from tinyauthstore import SQLiteAdapter
+
+if (child := os.fork()) == 0:
+    store = SQLiteAdapter(sys.argv[1])
+    store.create_user(id="ada")
+    connection = sqlite3.connect(sys.argv[1])
+    connection.execute(f"VACUUM INTO '{os.path.dirname(sys.argv[1])}/backup.db'")
+    store.delete_user("ada")
+    os.kill(os.getpid(), 9)
+os.waitpid(child, 0)
+"""
+
+
+@needs_fork
+def test_the_last_commits_of_a_killed_process_are_read_as_before(path: Path) -> None:
+    run_python(KILLED, path)
+    assert Path(f"{path}-wal").stat().st_size > 0
+    with SQLiteAdapter(path) as store:
+        assert store.get_user("ada") is None and store.check() == []
+
+
+# --- the size of the -wal ---------------------------------------------------------------------
+
+
+def test_the_wal_shrinks_after_a_long_reader_has_gone(path: Path) -> None:
+    def write_much() -> int:
+        for _ in range(4):
+            with store.transaction():
+                for _ in range(40):
+                    store.create_user(image="x" * 100_000)
+        return os.path.getsize(f"{path}-wal")
+
+    with SQLiteAdapter(path, durability="normal") as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM users").fetchall()
+            assert write_much() > 14 << 20
+        for user in range(3):
+            store.create_user()
+        assert write_much() < 14 << 20

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import math
 import os
 import random
 import re
@@ -100,6 +101,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._reader: sqlite3.Connection | None = None
         self._reader_turn = Turn()
         self._watch: Watch | None = None  # None in memory, and while there is no connection
+        self._file_meant: paths.Opened | None = None  # None in memory
+        self._look_at = math.inf  # the time.monotonic() from which on a look-up looks whether it is there
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
@@ -166,11 +169,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         except sqlite3.Error as error:
             raise self._translated(error) from error
         try:
+            if not (self._in_memory or reader) and paths.stale_wal(self._path):  # before SQLite reads it
+                raise self._trouble(paths.STALE_WAL)
             for pragma in (
                 "foreign_keys = ON",
                 "secure_delete = ON",
                 "temp_store = MEMORY",
                 "trusted_schema = OFF",
+                f"journal_size_limit = {WAL_LIMIT}",
                 f"synchronous = {self._synchronous}",
                 f"query_only = {'ON' if reader else 'OFF'}",
             ):
@@ -182,10 +188,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _open_connection(self, prepare: Callable[[], object] = lambda: None) -> None:
         """Make the first connection, and watch from then on whether any other connection commits."""
+        if self._file_meant is not None and (moved := self._file_meant.moved()):
+            raise self._trouble(moved)
         file = self._file()
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
+            self._file_meant = paths.Opened(self._path)
+            self._look_at = time.monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
             shm = f"{self._path}-shm" if file is not None and file == self._file() else None
             self._watch = Watch(self._data_version, shm, self._kept.doubt)
@@ -196,11 +206,28 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _file(self) -> tuple[int, int] | None:
         """The device and inode of the file that the path names now. None if there is none."""
+        return paths.identity(self._path)
+
+    def _look(self) -> None:
+        """StorageError if the file is no longer the one that its path names, or not what it was.
+
+        For look-ups; a write looks for itself. While somebody writes, only the path is looked at, because the
+        connection may be closed and opened again meanwhile.
+        """
+        me, meant = get_ident(), self._file_meant
+        if meant is None:
+            return
         try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            trouble = meant.trouble() if self._turn.claim(me) else meant.moved()
+        finally:
+            self._turn.claims.pop(me, None)
+            if self._turn.waiting:
+                self._turn.wake()
+        if trouble:
+            self._require_open()
+            self._kept.clear()
+            raise self._trouble(trouble)
+        self._look_at = time.monotonic() + LOOK_EVERY
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then verify or create the tables."""
@@ -348,6 +375,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         file, they are read through the second one.
         """
         me, turn = get_ident(), self._turn
+        if time.monotonic() >= self._look_at:
+            self._look()
         try:
             if turn.claim(me):
                 return self._run(sql, parameters)
@@ -363,12 +392,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._take(turn, me)
             self._require_open()
             if self._reader is None:
-                self._reader = self._connect(reader=True)
+                self._open_reader()
             return self._run(sql, parameters, self._reader)
         finally:
             turn.claims.pop(me, None)
             if turn.waiting:
                 turn.wake()
+
+    def _open_reader(self) -> None:
+        if self._file_meant is not None and (moved := self._file_meant.moved()):
+            raise self._trouble(moved)
+        self._reader = self._connect(reader=True)
 
     # -- look-ups
 
@@ -399,11 +433,15 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         place = kept.places.get(session_token)
         if turn.claims and innermost(self) is not None:
             place = None  # inside a transaction, which SQLite may have undone: read what it sees
-        if place is not None and (watch.quiet() if watch is not None else self._in_memory):
+        if place is not None and (
+            watch.quiet() and time.monotonic() < self._look_at if watch is not None else self._in_memory
+        ):
             # In this order: a commit from before the watch was quiet has already cast doubt on the cache.
             found = kept.served(place)
             if found is not None:
                 return found
+        if time.monotonic() >= self._look_at:
+            self._look()
         digest = self._digest(session_token)
         me = get_ident()
         try:
@@ -522,6 +560,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if depth:
             self._run(f"RELEASE s{depth}")
             return
+        if self._file_meant is not None and (trouble := self._file_meant.trouble()):
+            self._look_at = 0.0
+            raise self._trouble(trouble)
         try:
             self._run("COMMIT")
         except StorageError as error:
@@ -586,6 +627,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     turn.wake()
             return
         self._require_open()
+        self._look()
         with closing(self._connect(reader=True)) as connection:
             self._run("BEGIN", connection=connection)
             yield connection
@@ -665,10 +707,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._watch.stop()
             self._watch = None
         self._kept.clear()  # data_version cannot be compared between connections
-        for connection in (self._reader, self._connection):
-            if connection is not None:
-                connection.close()
+        connections = [one for one in (self._reader, self._connection) if one is not None]
         self._reader = self._connection = None
+        if self._file_meant is not None and connections and not self._file_meant.may_close():
+            for connection in connections:
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+            _never_close(connections)
+        else:
+            for connection in connections:
+                connection.close()
+        if self._file_meant is not None:
+            self._file_meant.let_go()
 
     def _release(self) -> None:
         me = get_ident()
@@ -680,6 +730,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if self._reader_turn.waiting:
                 self._reader_turn.wake()
 
+
+WAL_LIMIT = 8 << 20
+"""Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what it
+has without such readers, so that it is not cut and extended again all the time."""
+
+LOOK_EVERY = 1.0
+"""Seconds after which a look-up looks again whether the file is still there."""
 
 NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
 """What decoding raises for a row that this package did not write."""
@@ -694,9 +751,9 @@ _inherited: set[tuple[int, int]] = set()
 
 
 def _never_close(connections: Any) -> None:
-    """Keep a parent's connections from ever being closed in the child, even when the child exits.
+    """Keep connections from ever being closed, even when the process exits.
 
-    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using, which was
+    In a child, they are its parent's. Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using, which was
     measured to destroy the parent's transaction. A reference too many survives even the clearing of modules
     at exit; only the C API can add one.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 
 from .errors import StorageError
+from .schema import APPLICATION_ID
 
 Identity = tuple[int, int]
 """A file's device and inode."""
@@ -48,3 +50,142 @@ def identity(path: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
+
+APPLICATION_IDS = (b"\0\0\0\0", APPLICATION_ID.to_bytes(4, "big"))
+
+MANY_DESCRIPTORS = 1000
+"""If a process has more file descriptors open, they are not searched: each takes about 3 microseconds."""
+
+
+# --- a SQLite file that is open ---------------------------------------------------------------
+
+DELETED = (
+    "was deleted or moved while the store had it open, and what is written now would go with it: nothing was"
+    " changed. Put it back, or a backup in its place, and open the store again"
+)
+REPLACED = (
+    "was replaced by another file while the store had it open: nothing was changed. Open the store again, in"
+    " every process; restore_backup() restores a backup without that"
+)
+COPIED_OVER = (
+    "was overwritten by something else while the store had it open: nothing was changed. End every process"
+    f" that has it open, remove its -wal and -shm, copy the backup once more, and open the store again;"
+    " restore_backup() restores a backup without that"
+)
+WITHOUT_WAL = (
+    "has lost its -wal file while the store had it open: nothing was changed. End every process that has it"
+    " open, and open it again. Something deleted the -wal; or this process opened and closed the file itself,"
+    " which drops SQLite's locks"
+)
+STALE_WAL = (
+    "cannot be opened: the -wal file beside it belongs to another file, in whose place this one was put (a"
+    " backup that was copied over it?), and would damage it. End every process that has the old file open,"
+    " and move -wal and -shm away; they may hold the old file's last commits. Then open it again"
+)
+
+
+class Opened:
+    """A SQLite file that is open in WAL mode: whether its path still names it, and its content is still it."""
+
+    def __init__(self, path: str) -> None:
+        """To be made when a connection has read the file: it then has the file and its -wal open."""
+        self.path = path
+        self.wal = f"{path}-wal"
+        self._identity = identity(path)
+        self._identity_of_wal = identity(self.wal)
+        self._descriptor = -1
+        for descriptor in descriptors_of(self._identity):
+            self._descriptor = descriptor
+
+    def let_go(self) -> None:
+        """From now on no connection is open, so that the -wal may go."""
+        self._identity_of_wal, self._descriptor = None, -1
+
+    def moved(self) -> str:
+        """What became of the path, in words; "" if it still names the file."""
+        try:
+            found = os.stat(self.path)
+            if (found.st_dev, found.st_ino) == self._identity:
+                return ""
+        except OSError:
+            return DELETED
+        return REPLACED
+
+    def trouble(self) -> str:
+        """What happened to the path, the content or the -wal, in words; "" if nothing did, so far as we can tell.
+
+        To be called while the connection is in nobody else's use. The content is recognized as foreign if it
+        is no database in WAL mode (which ``backup`` and ``VACUUM INTO`` do not write), or another
+        application's; a copy of a file in WAL mode is not, nor is anything where there is no /proc.
+        """
+        if moved := self.moved():
+            return moved
+        if self._identity_of_wal is not None:
+            try:
+                found = os.stat(self.wal)
+                if (found.st_dev, found.st_ino) != self._identity_of_wal:
+                    return WITHOUT_WAL
+            except OSError:
+                return WITHOUT_WAL
+        if self._descriptor >= 0:
+            try:
+                found = os.fstat(self._descriptor)
+                if (found.st_dev, found.st_ino) == self._identity:
+                    if not _in_wal_mode(os.pread(self._descriptor, 100, 0)):
+                        return COPIED_OVER
+            except OSError:  # the application closed it
+                self._descriptor = -1
+        return ""
+
+    def may_close(self) -> bool:
+        """Whether a connection may be closed: SQLite then copies the -wal into the file that it has open, and
+        deletes whatever has the -wal's name by then, which may be somebody else's."""
+        trouble = self.trouble()
+        return not trouble or (
+            trouble in (DELETED, WITHOUT_WAL) and identity(self.wal) in (None, self._identity_of_wal)
+        )
+
+
+def stale_wal(path: str) -> bool:
+    """Whether it is certain that the -wal beside a file belongs to another one.
+
+    A file's header says that it is in WAL mode before a -wal is made. The file must be open in this process:
+    its header is read through a descriptor that exists, because closing one of our own would drop SQLite's
+    locks. False where there is no /proc.
+    """
+    try:
+        if os.stat(f"{path}-wal").st_size == 0:
+            return False
+    except OSError:
+        return False
+    for descriptor in descriptors_of(identity(path)):
+        with suppress(OSError):
+            header = os.pread(descriptor, 100, 0)
+            return header != b"" and not _in_wal_mode(header)
+    return False
+
+
+def _in_wal_mode(header: bytes) -> bool:
+    """Source: SQLite, "Database File Format", 1.3. An application's id may still be in the -wal only."""
+    return header[:16] == b"SQLite format 3\0" and header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS
+
+
+def descriptors_of(wanted: Identity | None, most: int = MANY_DESCRIPTORS) -> list[int]:
+    """The descriptors that this process has open on a file.
+
+    ``[]`` if they cannot be listed, or are more than ``most``. On Linux only: there, what is written to a mapped file is at once visible
+    to every read.
+    """
+    found: list[int] = []
+    try:
+        names = os.listdir("/proc/self/fd") if sys.platform == "linux" and wanted is not None else []
+    except OSError:
+        return found
+    for name in names if len(names) <= most else ():
+        try:
+            status = os.fstat(int(name))
+            if (status.st_dev, status.st_ino) == wanted:
+                found.append(int(name))
+        except OSError:  # the descriptor that listdir() itself used
+            pass
+    return found
