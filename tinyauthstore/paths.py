@@ -129,10 +129,11 @@ class Opened:
                 return WITHOUT_WAL
         if self._descriptor >= 0:
             try:
-                found = os.fstat(self._descriptor)
-                if (found.st_dev, found.st_ino) == self._identity:
-                    if not _in_wal_mode(os.pread(self._descriptor, 100, 0)):
+                if not _in_wal_mode(os.pread(self._descriptor, 72, 0)):
+                    found = os.fstat(self._descriptor)
+                    if (found.st_dev, found.st_ino) == self._identity:
                         return COPIED_OVER
+                    self._descriptor = -1  # the application closed it, and opened something else
             except OSError:  # the application closed it
                 self._descriptor = -1
         return ""
@@ -160,14 +161,14 @@ def stale_wal(path: str) -> bool:
         return False
     for descriptor in descriptors_of(identity(path)):
         with suppress(OSError):
-            header = os.pread(descriptor, 100, 0)
+            header = os.pread(descriptor, 72, 0)
             return header != b"" and not _in_wal_mode(header)
     return False
 
 
 def _in_wal_mode(header: bytes) -> bool:
     """Source: SQLite, "Database File Format", 1.3. An application's id may still be in the -wal only."""
-    return header[:16] == b"SQLite format 3\0" and header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS
+    return header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS and header.startswith(b"SQLite format 3\0")
 
 
 def descriptors_of(wanted: Identity | None, most: int = MANY_DESCRIPTORS) -> list[int]:
