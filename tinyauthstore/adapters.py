@@ -96,6 +96,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._in_memory = path == ":memory:"
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
+        self._synchronize = synchronize
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -680,6 +681,118 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _check_records(self, entity: Entity) -> Iterator[str]:
         return iter(())  # _check_storage has checked them already
 
+    # -- backups
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write the committed state to a new file (mode 0600), while other threads and processes go on.
+
+        It is checked before this returns. StorageError if ``path`` exists or cannot be written, or if the
+        store is damaged; no half file is left. RuntimeError inside a transaction.
+        """
+        from . import backups
+
+        self._require_outside("backup")
+        with backups.drafted(path) as draft, backups.about(os.path.abspath(path), draft, "the backup"):
+            os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(draft, isolation_level=None)) as target, self._one_view() as source:
+                self._copy(source, target)
+                for statement in MARK if self._in_memory else ():  # there, nobody would look for it
+                    target.execute(statement)
+            with self._twin(draft, synchronize=False) as copy:
+                copy._require_sound()
+                # So that SQLite and we can tell it from the store: it would not notice if the file was
+                # copied over a store whose -wal is still there.
+                copy._leave_wal_mode()
+
+    def restore_backup(self, path: str | os.PathLike[str]) -> None:
+        """Replace all that the store holds by what ``backup`` wrote to ``path``, in one transaction.
+
+        Threads and other processes that have the store open see it at once. StorageError, and nothing is
+        changed, if the file is not a backup of ours, is damaged, or does not fit the models (``synchronize``
+        holds for it as for the store). BusyError if another transaction outlasts ``timeout``; RuntimeError
+        inside a transaction. Sign-ins since the backup are forgotten, and sign-outs are, too.
+        """
+        from . import backups
+
+        self._require_outside("restore_backup")
+        source = backups.source_of(path, exists=os.path.isfile)
+        if os.path.exists(f"{source}-wal") and os.path.getsize(f"{source}-wal"):
+            raise backups.trouble(source, "is no backup: it is in use, or was not closed (a -wal lies beside it)")
+        with backups.aside("" if self._in_memory else self._path) as folder:
+            draft = os.path.join(folder, "backup.db")
+            with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
+                backups.copied(source, draft)
+                with open(draft, "rb") as file:  # a database without tables would become a store
+                    if file.read(72)[68:] != paths.APPLICATION_IDS[1]:
+                        raise backups.trouble(source, "is not one of our stores")
+                with self._twin(draft, synchronize=self._synchronize) as copy:
+                    copy._require_sound()
+                    copy._leave_wal_mode()
+                    self._take_over(copy)
+
+    def _require_outside(self, name: str) -> None:
+        self._require_open()
+        if innermost(self) is not None:
+            raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
+
+    def _twin(self, path: str, *, synchronize: bool) -> SQLiteAdapter[Any, Any, Any, Any, Any]:
+        """Another store with the same models, which this thread alone knows."""
+        models: dict[str, Any] = {option: model for option, model in zip(MODEL_OPTIONS, self._models.values())}
+        return SQLiteAdapter(path, synchronize=synchronize, timeout=self._timeout, **models)
+
+    def _require_sound(self) -> None:
+        problems = [text for (text,) in self._run("PRAGMA integrity_check(3)") if text != "ok"]
+        if problems:
+            raise self._trouble(f"is damaged: {'; '.join(map(in_words, problems))}")
+
+    def _leave_wal_mode(self) -> None:
+        self._file_meant, self._look_at = None, math.inf  # the -wal goes
+        self._run("PRAGMA journal_mode = DELETE")
+
+    def _take_over(self, copy: SQLiteAdapter[Any, Any, Any, Any, Any]) -> None:
+        source = copy._connection
+        assert source is not None
+        me = get_ident()
+        try:
+            self._take(self._turn, me)
+            self._require_open()
+            if self._refusal:
+                raise self._trouble(self._refusal)
+            target = self._connection or self._reconnected()
+            if self._file_meant is not None and (found := self._file_meant.trouble()):
+                raise self._trouble(found)
+            size = self._run("PRAGMA page_size")[0][0]
+            if copy._run("PRAGMA page_size")[0][0] != size:  # SQLite copies only between equal ones
+                copy._run(f"PRAGMA page_size = {size}")
+                copy._run("VACUUM")
+            if target.in_transaction:
+                self._run("ROLLBACK")
+            self._kept.clear()
+            self._copy(source, target)
+            self._purged_at = None
+        finally:
+            self._kept.clear()
+            self._turn.claims.pop(me, None)
+            if self._turn.waiting:
+                self._turn.wake()
+
+    def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+        """Copy all in one step, which is atomic. BusyError if the target stays locked for ``timeout`` seconds."""
+        deadline = time.monotonic() + self._timeout
+
+        def progress(status: int, remaining: int, total: int) -> None:
+            if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() >= deadline:
+                raise BusyError(
+                    f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
+                    " changed. Keep its transactions short, or give a longer timeout=",
+                    path=self._path,
+                )
+
+        try:
+            source.backup(target, pages=-1, progress=progress, sleep=0.002)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     # -- fork()
 
     def _turns(self) -> tuple[Turn, ...]:
@@ -734,6 +847,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 WAL_LIMIT = 8 << 20
 """Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what it
 has without such readers, so that it is not cut and extended again all the time."""
+
+MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
+"""The options for ``ENTITIES``' models."""
 
 LOOK_EVERY = 1.0
 """Seconds after which a look-up looks again whether the file is still there."""
@@ -1156,6 +1272,77 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             self._files.checkpoint({entity.plural: self._table(entity) for entity in ENTITIES})
         except StorageError as error:
             self._warn("%s; the journal goes on, nothing is lost", str(error))
+
+    # -- backups
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write the committed state to a new directory (mode 0700), a complete store, while threads go on.
+
+        It is checked before this returns. StorageError if ``path`` exists or cannot be written, or if the
+        store is damaged; no half directory is left. RuntimeError inside a transaction.
+        """
+        from . import backups, journal
+
+        self._require_outside("backup")
+        tables = self._in_turn(self._tables_now)
+        with backups.drafted(path) as draft, backups.about(os.path.abspath(path), draft, "the backup"):
+            os.mkdir(draft, 0o700)
+            journal.write_store(draft, self._files.backend, tables)
+            with self._twin(draft) as copy:
+                if problems := copy.check():
+                    raise self._damaged(problems)
+
+    def restore_backup(self, path: str | os.PathLike[str]) -> None:
+        """Replace all that the store holds by what ``backup`` wrote to ``path``, in one transaction.
+
+        StorageError, and nothing is changed, if the directory is not a backup of ours, is damaged, or does
+        not fit the models. RuntimeError inside a transaction. Sign-ins since the backup are forgotten, and
+        sign-outs are, too.
+        """
+        from . import backups, journal
+
+        self._require_outside("restore_backup")
+        source = backups.source_of(path, exists=journal.is_store)
+        if paths.identity(source) == paths.identity(self._path):
+            raise backups.trouble(source, "is this store itself, and no backup of it")
+        with backups.aside(self._path) as folder:
+            draft = os.path.join(folder, "backup")
+            with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
+                backups.copied(source, draft)
+                with self._twin(draft) as copy:
+                    if problems := copy.check():
+                        raise self._damaged(problems)
+                    state = copy._dump()
+        try:
+            with self.transaction():
+                self._load(state)
+        finally:
+            self._kept.clear()
+        self._purged_at = None
+
+    def _require_outside(self, name: str) -> None:
+        self._require_open()
+        if innermost(self) is not None:
+            raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
+
+    def _tables_now(self) -> dict[str, Iterator[list[Any]]]:
+        """The rows of the present state, for when other threads go on. Only copying the dicts takes the turn."""
+        self._require_open()
+        leftovers = dict(self._records[_LEFTOVERS].by_key)
+
+        def rows(entity: Entity, records: dict[Key, Any]) -> Iterator[list[Any]]:
+            row = self._rows[entity.plural].row
+            return (row(key, record, leftovers.get((entity, key))) for key, record in records.items())
+
+        return {entity.plural: rows(entity, dict(self._records[entity].by_key)) for entity in ENTITIES}
+
+    def _twin(self, path: str) -> ShelveAdapter[Any, Any, Any, Any, Any]:
+        """Another store with the same models, which this thread alone knows."""
+        models: dict[str, Any] = {option: model for option, model in zip(MODEL_OPTIONS, self._models.values())}
+        return ShelveAdapter(path, durability="normal", **models)
+
+    def _damaged(self, problems: list[str]) -> StorageError:
+        return StorageError(f"{self._path} is damaged: {'; '.join(problems[:3])}", path=self._path)
 
     def _check_storage(self) -> list[str]:
         try:

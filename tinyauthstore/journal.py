@@ -489,6 +489,28 @@ def _page(plural: str, start: int, size: int) -> str:
     return f"{plural}/{start // size:06d}"
 
 
+def write_store(path: str, backend: str, tables: Mapping[str, Iterable[Row]]) -> None:
+    """Write a whole store of generation 1 into a directory that is empty, and sync it to the disk."""
+    shelf = os.path.join(path, f"shelf-{1:06d}.{backend}")
+    try:
+        write_shelf(shelf, backend, 1, tables)
+        sync_files(shelf)
+        Journal.create(os.path.join(path, f"journal-{1:06d}"), 1, sync=True).close()
+        sync_directory(path)
+    except Exception as error:
+        if isinstance(error, (StorageError, OSError)):
+            raise
+        raise _trouble(shelf, f"could not be written: {error}") from error  # dbm's backends raise anything
+
+
+def is_store(path: str) -> bool:
+    """Whether a directory has a shelf or a journal of ours."""
+    try:
+        return any(_SHELF.fullmatch(name) or _JOURNAL.fullmatch(name) for name in os.listdir(path))
+    except OSError:
+        return False
+
+
 # --- a store's directory ----------------------------------------------------------------------
 
 _SHELF = re.compile(rf"shelf-([0-9]{{6,}})\.({'|'.join(BACKENDS)})")

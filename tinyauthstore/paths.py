@@ -20,27 +20,32 @@ def resolved(path: str) -> str:
     of a link makes the store use another file. StorageError if the working directory is gone, or if the
     system forbids following the link (Linux does, for a stranger's link in a directory like /tmp).
     """
+    place = absolute(path)
     try:
-        absolute = os.path.abspath(path)
+        os.stat(place)  # realpath() reads links itself, and the system's rules would not apply
+    except PermissionError as error:
+        if os.path.islink(place):
+            raise StorageError(
+                f"{place} cannot be opened: it is a link that may not be followed ({error.strerror})",
+                path=place,
+            ) from error
+    except (OSError, ValueError):
+        pass  # opening it will say what is wrong
+    with suppress(OSError, ValueError):
+        return os.path.realpath(place)
+    return place
+
+
+def absolute(path: str) -> str:
+    """The absolute path; links are left alone. StorageError if it needs a working directory that is gone."""
+    try:
+        return os.path.abspath(path)
     except OSError as error:
         raise StorageError(
             f"{path} is relative to the working directory, which cannot be used ({error.strerror}); give an"
             " absolute path, or call os.chdir() first",
             path=path,
         ) from error
-    try:
-        os.stat(absolute)  # realpath() reads links itself, and the system's rules would not apply
-    except PermissionError as error:
-        if os.path.islink(absolute):
-            raise StorageError(
-                f"{absolute} cannot be opened: it is a link that may not be followed ({error.strerror})",
-                path=absolute,
-            ) from error
-    except (OSError, ValueError):
-        pass  # opening it will say what is wrong
-    with suppress(OSError, ValueError):
-        return os.path.realpath(absolute)
-    return absolute
 
 
 def identity(path: str) -> Identity | None:
@@ -50,6 +55,8 @@ def identity(path: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
+
+MAGIC = b"SQLite format 3\0"
 
 APPLICATION_IDS = (b"\0\0\0\0", APPLICATION_ID.to_bytes(4, "big"))
 
@@ -85,7 +92,7 @@ STALE_WAL = (
 
 
 class Opened:
-    """A SQLite file that is open in WAL mode: whether its path still names it, and its content is still it."""
+    """A SQLite file that is open: whether its path still names it, and its content is still its own."""
 
     def __init__(self, path: str) -> None:
         """To be made when a connection has read the file: it then has the file and its -wal open."""
@@ -95,7 +102,8 @@ class Opened:
         self._identity_of_wal = identity(self.wal)
         self._descriptor = -1
         for descriptor in descriptors_of(self._identity):
-            self._descriptor = descriptor
+            if _in_wal_mode(os.pread(descriptor, 72, 0)):  # or it cannot be told from a copy
+                self._descriptor = descriptor
 
     def let_go(self) -> None:
         """From now on no connection is open, so that the -wal may go."""
@@ -112,7 +120,7 @@ class Opened:
         return REPLACED
 
     def trouble(self) -> str:
-        """What happened to the path, the content or the -wal, in words; "" if nothing did, so far as we can tell.
+        """What happened to the path, the content or the -wal, in words; "" if nothing that can be told.
 
         To be called while the connection is in nobody else's use. The content is recognized as foreign if it
         is no database in WAL mode (which ``backup`` and ``VACUUM INTO`` do not write), or another
@@ -168,14 +176,14 @@ def stale_wal(path: str) -> bool:
 
 def _in_wal_mode(header: bytes) -> bool:
     """Source: SQLite, "Database File Format", 1.3. An application's id may still be in the -wal only."""
-    return header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS and header.startswith(b"SQLite format 3\0")
+    return header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS and header.startswith(MAGIC)
 
 
 def descriptors_of(wanted: Identity | None, most: int = MANY_DESCRIPTORS) -> list[int]:
     """The descriptors that this process has open on a file.
 
-    ``[]`` if they cannot be listed, or are more than ``most``. On Linux only: there, what is written to a mapped file is at once visible
-    to every read.
+    ``[]`` if they cannot be listed, or are more than ``most``. On Linux only: there, what is written to a
+    mapped file is at once visible to every read.
     """
     found: list[int] = []
     try:
