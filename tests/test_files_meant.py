@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
+import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 from support import apart, run_python
 
+import tinyauthstore
 from tinyauthstore import ShelveAdapter, SQLiteAdapter, StorageError
 
 ADA = "ada@example.com"
@@ -347,3 +351,180 @@ def test_the_wal_shrinks_after_a_long_reader_has_gone(path: Path) -> None:
         for user in range(3):
             store.create_user()
         assert write_much() < 14 << 20
+
+
+# --- a shelf in a hostile place ---------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A shelf with Ada, closed; and one line in its journal."""
+    with ShelveAdapter(tmp_path / "auth") as shelf:
+        shelf.create_user(id="ada", email=ADA)
+    return tmp_path / "auth"
+
+
+def in_shelf(folder: Path) -> Path:
+    return next(entry for entry in (folder / "shelf-000001.dumb").iterdir() if entry.suffix == ".dat")
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "the lock": lambda folder: folder / "lock",
+    "the journal": lambda folder: folder / "journal-000001",
+    "the shelf": lambda folder: folder / "shelf-000001.dumb",
+    "a file of the shelf": in_shelf,
+}
+in_each_place = pytest.mark.parametrize("place", PLACES)
+
+
+@needs_links
+@in_each_place
+def test_a_link_in_a_shelf_is_refused_and_its_target_left_alone(folder: Path, tmp_path: Path, place: str) -> None:
+    path, elsewhere = PLACES[place](folder), tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    before = elsewhere.read_bytes() if elsewhere.is_file() else names(elsewhere)
+    with pytest.raises(StorageError, match=r"is a link, which a shelf never has") as caught:
+        ShelveAdapter(folder)
+    assert caught.value.path == str(path)
+    assert before == (elsewhere.read_bytes() if elsewhere.is_file() else names(elsewhere))
+
+
+@needs_links
+@pytest.mark.parametrize("name", ["lock", "journal-000000"])
+def test_a_link_that_a_stranger_put_into_an_empty_directory_is_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("7\n")
+    (tmp_path / "auth").mkdir(mode=0o700)
+    (tmp_path / "auth" / name).symlink_to(victim)
+    with pytest.raises(StorageError, match="is a link"):
+        ShelveAdapter(tmp_path / "auth")
+    assert victim.read_text() == "7\n"
+
+
+@needs_links
+@pytest.mark.parametrize("bits", [0o020, 0o002])
+@pytest.mark.parametrize("place", [*PLACES, "the directory"])
+def test_a_shelf_that_others_may_write_is_refused(folder: Path, place: str, bits: int) -> None:
+    path = folder if place == "the directory" else PLACES[place](folder)
+    mode = path.stat().st_mode
+    path.chmod(mode | bits)
+    with pytest.raises(StorageError, match=r"may be written by other users .*chmod -R go-w") as caught:
+        ShelveAdapter(folder)
+    assert caught.value.path == str(path)
+    path.chmod(mode)
+    ShelveAdapter(folder).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("place", [*PLACES, "the directory"])
+def test_a_shelf_of_another_user_is_refused(folder: Path, place: str) -> None:
+    path = folder if place == "the directory" else PLACES[place](folder)
+    os.chown(path, 12345, 12345)
+    with pytest.raises(StorageError, match=r"belongs to another user \(id 12345\)") as caught:
+        ShelveAdapter(folder)
+    assert caught.value.path == str(path)
+
+
+def without_lock(folder: Path) -> None:
+    (folder / "lock").unlink()
+
+
+def without_journal(folder: Path) -> None:
+    next(folder.glob("journal-*")).unlink()
+
+
+def moved_away(folder: Path) -> None:
+    folder.rename(folder.parent / "moved")
+
+
+def replaced_by_another(folder: Path) -> None:
+    moved_away(folder)
+    with ShelveAdapter(folder) as other:
+        other.create_user(id="grace")
+
+
+@needs_links
+@pytest.mark.parametrize("exchange", [without_lock, without_journal, moved_away, replaced_by_another])
+def test_the_next_write_to_a_shelf_that_was_exchanged_is_refused(
+    folder: Path, exchange: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with ShelveAdapter(folder) as shelf:
+        shelf.create_user(id="hedy")
+        exchange(folder)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="was deleted, moved or replaced while the store had it open"):
+                shelf.create_user(id="lost")
+        assert shelf.get_user("lost") is None and len(shelf.check()) == 1
+    assert caplog.text == ""
+    if exchange is replaced_by_another:
+        with ShelveAdapter(folder) as other:
+            assert (other.get_user("grace") is None, other.get_user("hedy")) == (False, None)
+
+
+@pytest.mark.parametrize("crafted", ["many heads", "nested lines", "digits"])
+def test_a_crafted_journal_is_refused_in_no_time(folder: Path, crafted: str) -> None:
+    size = 1 << 20
+    if crafted == "many heads":
+        data = b"00000000 500000 \n" * (size // 17)
+    elif crafted == "digits":
+        data = b"0" * size
+    else:
+        data = b""
+        while len(data) < size // 8:
+            data = b"%08x %d " % (0, len(data)) + data
+        data += b"\n"
+    with open(folder / "journal-000001", "ab") as journal:
+        journal.write(b"damaged\n" + data)
+    begun = time.process_time()
+    try:
+        ShelveAdapter(folder).close()
+    except StorageError:
+        pass
+    assert time.process_time() - begun < 0.5
+
+
+def test_whole_lines_after_a_damage_are_counted_even_if_the_newline_is_damaged(folder: Path) -> None:
+    with ShelveAdapter(folder) as shelf:
+        for number in range(4):
+            shelf.create_user(id=f"user{number}")
+        data = (folder / "journal-000001").read_bytes()
+        lines = data.splitlines(keepends=True)
+        damaged = b"".join([lines[0], lines[1][:-1] + b"x", *lines[2:]])
+        copy = folder.parent / "copy"
+        shelf.backup(copy)
+    for name in ("lock", "journal-000001"):
+        (copy / name).unlink(missing_ok=True)
+    (copy / "journal-000001").write_bytes(damaged)
+    with pytest.raises(StorageError, match="0 transactions before that and 3 lines after it are whole"):
+        ShelveAdapter(copy)
+
+
+@needs_links
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_directories_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    plain = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):
+        with ShelveAdapter(tmp_path / "auth") as shelf:
+            shelf.create_user()
+            assert shelf.check() == []
+
+
+def test_a_shelf_that_is_left_open_at_the_end_says_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    script = "import sys, tinyauthstore; s = tinyauthstore.ShelveAdapter(sys.argv[1]); s.create_user(id='ada')"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "auth")],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(tinyauthstore.__file__).parents[1])},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    with ShelveAdapter(tmp_path / "auth") as shelf:
+        assert shelf.get_user("ada") is not None

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -1377,7 +1378,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         if self._undo:  # closed inside a transaction, which is rolled back
             super()._rollback(0)
         try:
-            if not self._files.clean:
+            # Not when the interpreter ends, which can import no dbm any more; the journal has everything.
+            if not (self._files.clean or self._files.lost or sys.is_finalizing()):
                 self._checkpoint()
         finally:
             self._files.close()

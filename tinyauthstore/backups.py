@@ -68,11 +68,19 @@ def copied(source: str, draft: str) -> None:
     """Copy a file, or a directory. StorageError if it cannot be read, or its copy cannot be written."""
     try:
         if os.path.isdir(source):
-            shutil.copytree(source, draft, symlinks=True, copy_function=shutil.copyfile)
+            shutil.copytree(source, draft, symlinks=True, copy_function=_copy_file)
+            for folder, _, _ in os.walk(draft):
+                os.chmod(folder, 0o700)
         else:
-            shutil.copyfile(source, draft)
+            _copy_file(source, draft)
     except OSError as error:  # shutil.Error is one
         raise trouble(source, f"cannot be read, or not be copied: {error}") from error
+
+
+def _copy_file(source: str, copy: str, *, follow_symlinks: bool = True) -> None:
+    shutil.copyfile(source, copy, follow_symlinks=follow_symlinks)
+    if not os.path.islink(copy):
+        os.chmod(copy, 0o600)
 
 
 @contextmanager

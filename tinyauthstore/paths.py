@@ -102,8 +102,9 @@ class Opened:
         self._identity_of_wal = identity(self.wal)
         self._descriptor = -1
         for descriptor in descriptors_of(self._identity):
-            if _in_wal_mode(os.pread(descriptor, 72, 0)):  # or it cannot be told from a copy
-                self._descriptor = descriptor
+            with suppress(OSError):
+                if _in_wal_mode(os.pread(descriptor, 72, 0)):  # or it cannot be told from a copy
+                    self._descriptor = descriptor
 
     def let_go(self) -> None:
         """From now on no connection is open, so that the -wal may go."""
