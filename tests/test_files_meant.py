@@ -462,18 +462,17 @@ def test_the_next_write_to_a_shelf_that_was_exchanged_is_refused(
             assert (other.get_user("grace") is None, other.get_user("hedy")) == (False, None)
 
 
-@pytest.mark.parametrize("crafted", ["many heads", "nested lines", "digits"])
+@pytest.mark.parametrize("crafted", ["many heads", "nested lines"])
 def test_a_crafted_journal_is_refused_in_no_time(folder: Path, crafted: str) -> None:
     size = 1 << 20
     if crafted == "many heads":
-        data = b"00000000 500000 \n" * (size // 17)
-    elif crafted == "digits":
-        data = b"0" * size
+        data = b"00000000 499987 \n" * (size // 17)  # each line claims to end where another one does
     else:
-        data = b""
-        while len(data) < size // 8:
-            data = b"%08x %d " % (0, len(data)) + data
-        data += b"\n"
+        heads, length = [b"\n"], 0
+        while length < size // 2:
+            heads.append(b"%08x %d " % (0, length))
+            length += len(heads[-1])
+        data = b"".join(reversed(heads))
     with open(folder / "journal-000001", "ab") as journal:
         journal.write(b"damaged\n" + data)
     begun = time.process_time()
