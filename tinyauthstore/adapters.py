@@ -73,7 +73,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
 
-        A link is followed once: its target is the store, beside which SQLite puts its other files. ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
+        A link is followed once: its target is the store, beside which SQLite puts its other files.
+        ``synchronize``: create missing tables, and missing columns for the fields of custom models; False
         only verifies. ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
         explains the other options.
@@ -718,7 +719,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._require_outside("restore_backup")
         source = backups.source_of(path, exists=os.path.isfile)
         if os.path.exists(f"{source}-wal") and os.path.getsize(f"{source}-wal"):
-            raise backups.trouble(source, "is no backup: it is in use, or was not closed (a -wal lies beside it)")
+            raise backups.trouble(source, "is no backup, but in use or not closed: a -wal lies beside it")
         with backups.aside("" if self._in_memory else self._path) as folder:
             draft = os.path.join(folder, "backup.db")
             with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
@@ -738,7 +739,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _twin(self, path: str, *, synchronize: bool) -> SQLiteAdapter[Any, Any, Any, Any, Any]:
         """Another store with the same models, which this thread alone knows."""
-        models: dict[str, Any] = {option: model for option, model in zip(MODEL_OPTIONS, self._models.values())}
+        models: dict[str, Any] = dict(zip(MODEL_OPTIONS, self._models.values()))
         return SQLiteAdapter(path, synchronize=synchronize, timeout=self._timeout, **models)
 
     def _require_sound(self) -> None:
@@ -778,7 +779,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 self._turn.wake()
 
     def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-        """Copy all in one step, which is atomic. BusyError if the target stays locked for ``timeout`` seconds."""
+        """Copy all in one step, which is atomic. BusyError if the target stays locked for ``timeout``."""
         deadline = time.monotonic() + self._timeout
 
         def progress(status: int, remaining: int, total: int) -> None:
@@ -846,8 +847,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
 
 WAL_LIMIT = 8 << 20
-"""Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what it
-has without such readers, so that it is not cut and extended again all the time."""
+"""Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what
+it has without such readers, so that it is not cut and extended again all the time."""
 
 MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
 """The options for ``ENTITIES``' models."""
@@ -870,9 +871,9 @@ _inherited: set[tuple[int, int]] = set()
 def _never_close(connections: Any) -> None:
     """Keep connections from ever being closed, even when the process exits.
 
-    In a child, they are its parent's. Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using, which was
-    measured to destroy the parent's transaction. A reference too many survives even the clearing of modules
-    at exit; only the C API can add one.
+    In a child, they are its parent's. Closing rolls back, and SQLite would do that in the -shm memory that
+    the parent goes on using, which was measured to destroy the parent's transaction. A reference too many
+    survives even the clearing of modules at exit; only the C API can add one.
     """
     _never_closed.append(connections)
     try:
@@ -1327,7 +1328,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
 
     def _tables_now(self) -> dict[str, Iterator[list[Any]]]:
-        """The rows of the present state, for when other threads go on. Only copying the dicts takes the turn."""
+        """The rows of the present state, to be read when other threads go on."""
         self._require_open()
         leftovers = dict(self._records[_LEFTOVERS].by_key)
 
@@ -1339,7 +1340,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     def _twin(self, path: str) -> ShelveAdapter[Any, Any, Any, Any, Any]:
         """Another store with the same models, which this thread alone knows."""
-        models: dict[str, Any] = {option: model for option, model in zip(MODEL_OPTIONS, self._models.values())}
+        models: dict[str, Any] = dict(zip(MODEL_OPTIONS, self._models.values()))
         return ShelveAdapter(path, durability="normal", **models)
 
     def _damaged(self, problems: list[str]) -> StorageError:
@@ -1378,8 +1379,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         if self._undo:  # closed inside a transaction, which is rolled back
             super()._rollback(0)
         try:
-            # Not when the interpreter ends, which can import no dbm any more; the journal has everything.
-            if not (self._files.clean or self._files.lost or sys.is_finalizing()):
+            # Not when the interpreter ends, which can import no dbm then; the journal has everything.
+            if not (self._files.clean or self._files.lost or sys.is_finalizing() or sys.meta_path is None):
                 self._checkpoint()
         finally:
             self._files.close()

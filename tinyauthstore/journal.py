@@ -183,8 +183,8 @@ def remove(path: str) -> None:
 
 
 LOST = (
-    "was deleted, moved or replaced while the store had it open, or its lock or journal was: nothing was changed."
-    " Put it back, or a backup in its place, and open the store again"
+    "was deleted, moved or replaced while the store had it open, or its lock or journal was: nothing was"
+    " changed. Put it back, or a backup in its place, and open the store again"
 )
 
 

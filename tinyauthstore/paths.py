@@ -76,7 +76,7 @@ REPLACED = (
 )
 COPIED_OVER = (
     "was overwritten by something else while the store had it open: nothing was changed. End every process"
-    f" that has it open, remove its -wal and -shm, copy the backup once more, and open the store again;"
+    " that has it open, remove its -wal and -shm, copy the backup once more, and open the store again;"
     " restore_backup() restores a backup without that"
 )
 WITHOUT_WAL = (
