@@ -221,7 +221,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if meant is None:
             return
         try:
-            trouble = meant.trouble() if self._turn.claim(me) else meant.moved()
+            trouble = meant.trouble(thorough=True) if self._turn.claim(me) else meant.moved()
         finally:
             self._turn.claims.pop(me, None)
             if self._turn.waiting:
@@ -1380,7 +1380,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             super()._rollback(0)
         try:
             # Not when the interpreter ends, which can import no dbm then; the journal has everything.
-            if not (self._files.clean or self._files.lost or sys.is_finalizing() or sys.meta_path is None):
+            if not (self._files.clean or self._files.lost or sys.is_finalizing()):
                 self._checkpoint()
         finally:
             self._files.close()

@@ -53,6 +53,7 @@ import shelve
 import shutil
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -61,6 +62,7 @@ from typing import Any, NamedTuple
 
 from . import forks
 from .errors import LockedError, StorageError
+from .paths import FINE
 
 if sys.platform == "win32":
     import msvcrt
@@ -622,6 +624,7 @@ class Files:
         self._wanted_backend = backend
         self._sync = sync
         self._limit = SMALLEST_LIMIT
+        self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
         try:
             self._reach()
             self._require_ours()
@@ -827,8 +830,16 @@ class Files:
 
     def append(self, changes: list[list[Any]]) -> None:
         """Add a transaction to the journal: ``[plural, key, fields]`` for each record, None if removed."""
-        if self.lost or self.journal.deleted:
-            raise _trouble(self.path, LOST)
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise _trouble(self.path, LOST) from error
+        seen = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        if seen != self._seen:
+            if self.lost or self.journal.deleted:
+                raise _trouble(self.path, LOST)
+            if found.st_mtime_ns < time.time_ns() - FINE:
+                self._seen = seen
         self.journal.append(changes)
 
     def pages(self) -> Iterator[Page]:

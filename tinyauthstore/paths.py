@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 
 from .errors import StorageError
@@ -56,6 +57,9 @@ def identity(path: str) -> Identity | None:
         return None
     return found.st_dev, found.st_ino
 
+FINE = 100_000_000
+"""Nanoseconds after which a second change surely gives a file or directory another time of modification."""
+
 MAGIC = b"SQLite format 3\0"
 
 APPLICATION_IDS = (b"\0\0\0\0", APPLICATION_ID.to_bytes(4, "big"))
@@ -100,6 +104,7 @@ class Opened:
         self.wal = f"{path}-wal"
         self._identity = identity(path)
         self._identity_of_wal = identity(self.wal)
+        self._changed = 0  # when, by its time of modification, the content was last looked at
         self._descriptor = -1
         for descriptor in descriptors_of(self._identity):
             with suppress(OSError):
@@ -120,15 +125,20 @@ class Opened:
             return DELETED
         return REPLACED
 
-    def trouble(self) -> str:
+    def trouble(self, *, thorough: bool = False) -> str:
         """What happened to the path, the content or the -wal, in words; "" if nothing that can be told.
 
-        To be called while the connection is in nobody else's use. The content is recognized as foreign if it
+        To be called while the connection is in nobody else's use. Unless ``thorough``, the content is looked
+        at only if the file's time of modification has changed. The content is recognized as foreign if it
         is no database in WAL mode (which ``backup`` and ``VACUUM INTO`` do not write), or another
         application's; a copy of a file in WAL mode is not, nor is anything where there is no /proc.
         """
-        if moved := self.moved():
-            return moved
+        try:
+            file = os.stat(self.path)
+        except OSError:
+            return DELETED
+        if (file.st_dev, file.st_ino) != self._identity:
+            return REPLACED
         if self._identity_of_wal is not None:
             try:
                 found = os.stat(self.wal)
@@ -136,13 +146,15 @@ class Opened:
                     return WITHOUT_WAL
             except OSError:
                 return WITHOUT_WAL
-        if self._descriptor >= 0:
+        if self._descriptor >= 0 and (thorough or file.st_mtime_ns != self._changed):
             try:
                 if not _in_wal_mode(os.pread(self._descriptor, 72, 0)):
                     found = os.fstat(self._descriptor)
                     if (found.st_dev, found.st_ino) == self._identity:
                         return COPIED_OVER
                     self._descriptor = -1  # the application closed it, and opened something else
+                elif file.st_mtime_ns < time.time_ns() - FINE:
+                    self._changed = file.st_mtime_ns
             except OSError:  # the application closed it
                 self._descriptor = -1
         return ""
