@@ -177,10 +177,12 @@ def replaced(path: Path) -> None:
 
 
 def copied_over(path: Path) -> None:
+    time.sleep(0.02)  # writes look at the content once in 10 ms
     path.write_bytes((path.parent / "backup.db").read_bytes())
 
 
 def emptied(path: Path) -> None:
+    time.sleep(0.02)
     path.write_bytes(b"")
 
 

@@ -60,6 +60,9 @@ def identity(path: str) -> Identity | None:
 FINE = 100_000_000
 """Nanoseconds after which a second change surely gives a file or directory another time of modification."""
 
+CONTENT_EVERY = 0.01
+"""Seconds."""
+
 MAGIC = b"SQLite format 3\0"
 
 APPLICATION_IDS = (b"\0\0\0\0", APPLICATION_ID.to_bytes(4, "big"))
@@ -104,7 +107,9 @@ class Opened:
         self.wal = f"{path}-wal"
         self._identity = identity(path)
         self._identity_of_wal = identity(self.wal)
-        self._changed = 0  # when, by its time of modification, the content was last looked at
+        self._folder = os.path.dirname(path)
+        self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
+        self._look_at = 0.0  # the time.monotonic() from which on the content is looked at again
         self._descriptor = -1
         for descriptor in descriptors_of(self._identity):
             with suppress(OSError):
@@ -113,7 +118,7 @@ class Opened:
 
     def let_go(self) -> None:
         """From now on no connection is open, so that the -wal may go."""
-        self._identity_of_wal, self._descriptor = None, -1
+        self._identity_of_wal, self._descriptor, self._seen = None, -1, None
 
     def moved(self) -> str:
         """What became of the path, in words; "" if it still names the file."""
@@ -128,35 +133,35 @@ class Opened:
     def trouble(self, *, thorough: bool = False) -> str:
         """What happened to the path, the content or the -wal, in words; "" if nothing that can be told.
 
-        To be called while the connection is in nobody else's use. Unless ``thorough``, the content is looked
-        at only if the file's time of modification has changed. The content is recognized as foreign if it
+        To be called while the connection is in nobody else's use. The content is recognized as foreign if it
         is no database in WAL mode (which ``backup`` and ``VACUUM INTO`` do not write), or another
-        application's; a copy of a file in WAL mode is not, nor is anything where there is no /proc.
+        application's; a copy of a file in WAL mode is not, nor is anything where there is no /proc. Unless
+        ``thorough``, it is looked at once in ``CONTENT_EVERY``, and the names of the files only if something
+        in their directory has changed.
         """
+        now = time.monotonic()
         try:
-            file = os.stat(self.path)
+            folder = os.stat(self._folder)
         except OSError:
             return DELETED
-        if (file.st_dev, file.st_ino) != self._identity:
-            return REPLACED
-        if self._identity_of_wal is not None:
-            try:
-                found = os.stat(self.wal)
-                if (found.st_dev, found.st_ino) != self._identity_of_wal:
-                    return WITHOUT_WAL
-            except OSError:
+        seen = (folder.st_dev, folder.st_ino, folder.st_mtime_ns)
+        if seen != self._seen:
+            if moved := self.moved():
+                return moved
+            if self._identity_of_wal not in (None, identity(self.wal)):
                 return WITHOUT_WAL
-        if self._descriptor >= 0 and (thorough or file.st_mtime_ns != self._changed):
+            if folder.st_mtime_ns < time.time_ns() - FINE:
+                self._seen = seen
+        if self._descriptor >= 0 and (thorough or now >= self._look_at):
             try:
                 if not _in_wal_mode(os.pread(self._descriptor, 72, 0)):
                     found = os.fstat(self._descriptor)
                     if (found.st_dev, found.st_ino) == self._identity:
                         return COPIED_OVER
                     self._descriptor = -1  # the application closed it, and opened something else
-                elif file.st_mtime_ns < time.time_ns() - FINE:
-                    self._changed = file.st_mtime_ns
             except OSError:  # the application closed it
                 self._descriptor = -1
+            self._look_at = now + CONTENT_EVERY
         return ""
 
     def may_close(self) -> bool:
