@@ -388,7 +388,7 @@ def test_a_custom_field_with_another_type_is_refused_by_the_columns_name(run_blo
 
 
 def test_the_backup_is_as_private_as_the_original(run_block: RunBlock, tmp_path: Path) -> None:
-    run_block(block_with("VACUUM INTO"))
+    run_block(block_with("restore_backup"))
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("auth.db", "backup.db")} == {0o600}
 
 

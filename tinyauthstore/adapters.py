@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import math
 import os
 import random
 import re
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +23,7 @@ from heapq import heapify, heappop, heappush
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import forks
+from . import forks, paths
 from .base import AT_ONCE, BaseAdapter, Key, brief, naming_options
 from .clock import monotonic
 from .contract import Adapter
@@ -73,6 +75,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
 
+        A link is followed once: its target is the store, beside which SQLite puts its other files.
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
@@ -95,13 +98,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if not isinstance(path, str) or not path or path.startswith("file:"):
             raise ValueError(f"path must name a file, or be ':memory:'; got {path!r}")
         self._in_memory = path == ":memory:"
-        self._path = path if self._in_memory else os.path.abspath(path)
+        self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
+        self._synchronize = synchronize
         self._schema = schema_for(tuple(self._models.values()))
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._reader_turn = Turn()
         self._watch: Watch | None = None  # None in memory, and while there is no connection
+        self._file_meant: paths.Opened | None = None  # None in memory
+        self._look_at = math.inf  # the time.monotonic() from which on a look-up looks whether it is there
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
@@ -173,11 +179,14 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         except sqlite3.Error as error:
             raise self._translated(error) from error
         try:
+            if not (self._in_memory or reader) and paths.stale_wal(self._path):  # before SQLite reads it
+                raise self._trouble(paths.STALE_WAL)
             for pragma in (
                 "foreign_keys = ON",
                 "secure_delete = ON",
                 "temp_store = MEMORY",
                 "trusted_schema = OFF",
+                f"journal_size_limit = {WAL_LIMIT}",
                 f"synchronous = {self._synchronous}",
                 f"query_only = {'ON' if reader else 'OFF'}",
             ):
@@ -189,12 +198,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _open_connection(self, prepare: Callable[[], object] = lambda: None) -> None:
         """Make the first connection, and watch from then on whether any other connection commits."""
+        if self._file_meant is not None and (moved := self._file_meant.moved()):
+            raise self._trouble(moved)
         file = self._file()
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
+            self._file_meant = paths.Opened(self._path)
+            self._look_at = time.monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
-            shm = f"{os.path.realpath(self._path)}-shm" if file is not None and file == self._file() else None
+            shm = f"{self._path}-shm" if file is not None and file == self._file() else None
             self._watch = Watch(self._data_version, shm, self._kept.doubt)
 
     def _data_version(self) -> int:
@@ -203,11 +216,28 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _file(self) -> tuple[int, int] | None:
         """The device and inode of the file that the path names now. None if there is none."""
+        return paths.identity(self._path)
+
+    def _look(self) -> None:
+        """StorageError if the file is no longer the one that its path names, or not what it was.
+
+        For look-ups; a write looks for itself. While somebody writes, only the path is looked at, because the
+        connection may be closed and opened again meanwhile.
+        """
+        me, meant = get_ident(), self._file_meant
+        if meant is None:
+            return
         try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            trouble = meant.trouble(thorough=True) if self._turn.claim(me) else meant.moved()
+        finally:
+            self._turn.claims.pop(me, None)
+            if self._turn.waiting:
+                self._turn.wake()
+        if trouble:
+            self._require_open()
+            self._kept.clear()
+            raise self._trouble(trouble)
+        self._look_at = time.monotonic() + LOOK_EVERY
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then verify or create the tables."""
@@ -370,6 +400,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         file, they are read through the second one.
         """
         me, turn = get_ident(), self._turn
+        if time.monotonic() >= self._look_at:
+            self._look()
         try:
             if turn.claim(me):
                 return self._run(sql, parameters)
@@ -385,12 +417,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._take(turn, me)
             self._require_open()
             if self._reader is None:
-                self._reader = self._connect(reader=True)
+                self._open_reader()
             return self._run(sql, parameters, self._reader)
         finally:
             turn.claims.pop(me, None)
             if turn.waiting:
                 turn.wake()
+
+    def _open_reader(self) -> None:
+        if self._file_meant is not None and (moved := self._file_meant.moved()):
+            raise self._trouble(moved)
+        self._reader = self._connect(reader=True)
 
     # -- look-ups
 
@@ -421,11 +458,15 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         place = kept.places.get(session_token)
         if turn.claims and innermost(self) is not None:
             place = None  # inside a transaction, which SQLite may have undone: read what it sees
-        if place is not None and (watch.quiet() if watch is not None else self._in_memory):
+        if place is not None and (
+            watch.quiet() and time.monotonic() < self._look_at if watch is not None else self._in_memory
+        ):
             # In this order: a commit from before the watch was quiet has already cast doubt on the cache.
             found = kept.served(place)
             if found is not None:
                 return found
+        if time.monotonic() >= self._look_at:
+            self._look()
         digest = self._digest(session_token)
         me = get_ident()
         try:
@@ -544,6 +585,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if depth:
             self._run(f"RELEASE s{depth}")
             return
+        if self._file_meant is not None and (trouble := self._file_meant.trouble()):
+            self._look_at = 0.0
+            raise self._trouble(trouble)
         try:
             self._run("COMMIT")
         except StorageError as error:
@@ -608,6 +652,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     turn.wake()
             return
         self._require_open()
+        self._look()
         with closing(self._connect(reader=True)) as connection:
             self._run("BEGIN", connection=connection)
             yield connection
@@ -664,6 +709,118 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _check_records(self, entity: Entity) -> Iterator[str]:
         return iter(())  # _check_storage has checked them already
 
+    # -- backups
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write the committed state to a new file (mode 0600), while other threads and processes go on.
+
+        It is checked before this returns. StorageError if ``path`` exists or cannot be written, or if the
+        store is damaged; no half file is left. RuntimeError inside a transaction.
+        """
+        from . import backups
+
+        self._require_outside("backup")
+        with backups.drafted(path) as draft, backups.about(os.path.abspath(path), draft, "the backup"):
+            os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(draft, isolation_level=None)) as target, self._one_view() as source:
+                self._copy(source, target)
+                for statement in MARK if self._in_memory else ():  # there, nobody would look for it
+                    target.execute(statement)
+            with self._twin(draft, synchronize=False) as copy:
+                copy._require_sound()
+                # So that SQLite and we can tell it from the store: it would not notice if the file was
+                # copied over a store whose -wal is still there.
+                copy._leave_wal_mode()
+
+    def restore_backup(self, path: str | os.PathLike[str]) -> None:
+        """Replace all that the store holds by what ``backup`` wrote to ``path``, in one transaction.
+
+        Threads and other processes that have the store open see it at once. StorageError, and nothing is
+        changed, if the file is not a backup of ours, is damaged, or does not fit the models (``synchronize``
+        holds for it as for the store). BusyError if another transaction outlasts ``timeout``; RuntimeError
+        inside a transaction. Sign-ins since the backup are forgotten, and sign-outs are, too.
+        """
+        from . import backups
+
+        self._require_outside("restore_backup")
+        source = backups.source_of(path, exists=os.path.isfile)
+        if os.path.exists(f"{source}-wal") and os.path.getsize(f"{source}-wal"):
+            raise backups.trouble(source, "is no backup, but in use or not closed: a -wal lies beside it")
+        with backups.aside("" if self._in_memory else self._path) as folder:
+            draft = os.path.join(folder, "backup.db")
+            with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
+                backups.copied(source, draft)
+                with open(draft, "rb") as file:  # a database without tables would become a store
+                    if file.read(72)[68:] != paths.APPLICATION_IDS[1]:
+                        raise backups.trouble(source, "is not one of our stores")
+                with self._twin(draft, synchronize=self._synchronize) as copy:
+                    copy._require_sound()
+                    copy._leave_wal_mode()
+                    self._take_over(copy)
+
+    def _require_outside(self, name: str) -> None:
+        self._require_open()
+        if innermost(self) is not None:
+            raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
+
+    def _twin(self, path: str, *, synchronize: bool) -> SQLiteAdapter[Any, Any, Any, Any, Any]:
+        """Another store with the same models, which this thread alone knows."""
+        models: dict[str, Any] = dict(zip(MODEL_OPTIONS, self._models.values()))
+        return SQLiteAdapter(path, synchronize=synchronize, timeout=self._timeout, **models)
+
+    def _require_sound(self) -> None:
+        problems = [text for (text,) in self._run("PRAGMA integrity_check(3)") if text != "ok"]
+        if problems:
+            raise self._trouble(f"is damaged: {'; '.join(map(in_words, problems))}")
+
+    def _leave_wal_mode(self) -> None:
+        self._file_meant, self._look_at = None, math.inf  # the -wal goes
+        self._run("PRAGMA journal_mode = DELETE")
+
+    def _take_over(self, copy: SQLiteAdapter[Any, Any, Any, Any, Any]) -> None:
+        source = copy._connection
+        assert source is not None
+        me = get_ident()
+        try:
+            self._take(self._turn, me)
+            self._require_open()
+            if self._refusal:
+                raise self._trouble(self._refusal)
+            target = self._connection or self._reconnected()
+            if self._file_meant is not None and (found := self._file_meant.trouble()):
+                raise self._trouble(found)
+            size = self._run("PRAGMA page_size")[0][0]
+            if copy._run("PRAGMA page_size")[0][0] != size:  # SQLite copies only between equal ones
+                copy._run(f"PRAGMA page_size = {size}")
+                copy._run("VACUUM")
+            if target.in_transaction:
+                self._run("ROLLBACK")
+            self._kept.clear()
+            self._copy(source, target)
+            self._purged_at = None
+        finally:
+            self._kept.clear()
+            self._turn.claims.pop(me, None)
+            if self._turn.waiting:
+                self._turn.wake()
+
+    def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+        """Copy all in one step, which is atomic. BusyError if the target stays locked for ``timeout``."""
+        deadline = time.monotonic() + self._timeout
+
+        def progress(status: int, remaining: int, total: int) -> None:
+            if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() >= deadline:
+                raise BusyError(
+                    f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
+                    " changed. Keep its transactions short, or give a longer timeout=",
+                    path=self._path,
+                )
+
+        try:
+            source.backup(target, pages=-1, progress=progress, sleep=0.002)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     # -- fork()
 
     def _turns(self) -> tuple[Turn, ...]:
@@ -691,10 +848,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._watch.stop()
             self._watch = None
         self._kept.clear()  # data_version cannot be compared between connections
-        for connection in (self._reader, self._connection):
-            if connection is not None:
-                connection.close()
+        connections = [one for one in (self._reader, self._connection) if one is not None]
         self._reader = self._connection = None
+        if self._file_meant is not None and connections and not self._file_meant.may_close():
+            for connection in connections:
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+            _never_close(connections)
+        else:
+            for connection in connections:
+                connection.close()
+        if self._file_meant is not None:
+            self._file_meant.let_go()
 
     def _release(self) -> None:
         me = get_ident()
@@ -706,6 +871,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if self._reader_turn.waiting:
                 self._reader_turn.wake()
 
+
+WAL_LIMIT = 8 << 20
+"""Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what
+it has without such readers, so that it is not cut and extended again all the time."""
+
+MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
+"""The options for ``ENTITIES``' models."""
+
+LOOK_EVERY = 1.0
+"""Seconds after which a look-up looks again whether the file is still there."""
 
 NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
 """What decoding raises for a row that this package did not write."""
@@ -720,11 +895,11 @@ _inherited: set[tuple[int, int]] = set()
 
 
 def _never_close(connections: Any) -> None:
-    """Keep a parent's connections from ever being closed in the child, even when the child exits.
+    """Keep connections from ever being closed, even when the process exits.
 
-    Closing rolls back, and SQLite would do that in the -shm memory that the parent goes on using, which was
-    measured to destroy the parent's transaction. A reference too many survives even the clearing of modules
-    at exit; only the C API can add one.
+    In a child, they are its parent's. Closing rolls back, and SQLite would do that in the -shm memory that
+    the parent goes on using, which was measured to destroy the parent's transaction. A reference too many
+    survives even the clearing of modules at exit; only the C API can add one.
     """
     _never_closed.append(connections)
     try:
@@ -1004,7 +1179,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         dbm: Literal["dumb", "gnu", "ndbm", "sqlite3"] | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
-        """Open the directory ``path``, creating it (mode 0700) unless it exists.
+        """Open the directory ``path``, creating it (mode 0700) unless it exists. A link is followed once.
 
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with ``"normal"``, it
         survives the process, but a power cut may undo the last few writes. ``dbm``: the ``dbm`` backend that
@@ -1026,7 +1201,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise ValueError(f"path must name a directory; got {path!r}")
-        self._path = os.path.abspath(path)
+        self._path = paths.resolved(path)
         self._process = os.getpid()
         self._warn = journal.warn
         self._open = functools.partial(journal.Files, self._path, backend=dbm, sync=durability == "full")
@@ -1176,6 +1351,77 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         except StorageError as error:
             self._warn("%s; the journal goes on, nothing is lost", str(error))
 
+    # -- backups
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write the committed state to a new directory (mode 0700), a complete store, while threads go on.
+
+        It is checked before this returns. StorageError if ``path`` exists or cannot be written, or if the
+        store is damaged; no half directory is left. RuntimeError inside a transaction.
+        """
+        from . import backups, journal
+
+        self._require_outside("backup")
+        tables = self._in_turn(self._tables_now)
+        with backups.drafted(path) as draft, backups.about(os.path.abspath(path), draft, "the backup"):
+            os.mkdir(draft, 0o700)
+            journal.write_store(draft, self._files.backend, tables)
+            with self._twin(draft) as copy:
+                if problems := copy.check():
+                    raise self._damaged(problems)
+
+    def restore_backup(self, path: str | os.PathLike[str]) -> None:
+        """Replace all that the store holds by what ``backup`` wrote to ``path``, in one transaction.
+
+        StorageError, and nothing is changed, if the directory is not a backup of ours, is damaged, or does
+        not fit the models. RuntimeError inside a transaction. Sign-ins since the backup are forgotten, and
+        sign-outs are, too.
+        """
+        from . import backups, journal
+
+        self._require_outside("restore_backup")
+        source = backups.source_of(path, exists=journal.is_store)
+        if paths.identity(source) == paths.identity(self._path):
+            raise backups.trouble(source, "is this store itself, and no backup of it")
+        with backups.aside(self._path) as folder:
+            draft = os.path.join(folder, "backup")
+            with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
+                backups.copied(source, draft)
+                with self._twin(draft) as copy:
+                    if problems := copy.check():
+                        raise self._damaged(problems)
+                    state = copy._dump()
+        try:
+            with self.transaction():
+                self._load(state)
+        finally:
+            self._kept.clear()
+        self._purged_at = None
+
+    def _require_outside(self, name: str) -> None:
+        self._require_open()
+        if innermost(self) is not None:
+            raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
+
+    def _tables_now(self) -> dict[str, Iterator[list[Any]]]:
+        """The rows of the present state, to be read when other threads go on."""
+        self._require_open()
+        leftovers = dict(self._records[_LEFTOVERS].by_key)
+
+        def rows(entity: Entity, records: dict[Key, Any]) -> Iterator[list[Any]]:
+            row = self._rows[entity.plural].row
+            return (row(key, record, leftovers.get((entity, key))) for key, record in records.items())
+
+        return {entity.plural: rows(entity, dict(self._records[entity].by_key)) for entity in ENTITIES}
+
+    def _twin(self, path: str) -> ShelveAdapter[Any, Any, Any, Any, Any]:
+        """Another store with the same models, which this thread alone knows."""
+        models: dict[str, Any] = dict(zip(MODEL_OPTIONS, self._models.values()))
+        return ShelveAdapter(path, durability="normal", **models)
+
+    def _damaged(self, problems: list[str]) -> StorageError:
+        return StorageError(f"{self._path} is damaged: {'; '.join(problems[:3])}", path=self._path)
+
     def _check_storage(self) -> list[str]:
         try:
             return self._in_turn(lambda: list(self._check_files()))
@@ -1211,7 +1457,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         if self._undo:  # closed inside a transaction, which is rolled back
             super()._rollback(0)
         try:
-            if not self._files.clean:
+            # Not when the interpreter ends, which can import no dbm then; the journal has everything.
+            if not (self._files.clean or self._files.lost or sys.is_finalizing()):
                 self._checkpoint()
         finally:
             self._files.close()

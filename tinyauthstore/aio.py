@@ -25,6 +25,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
+from .adapters import SQLiteAdapter
 from .base import BaseAdapter
 from .contract import Adapter, like, refuse_to_copy
 from .errors import ClosedError
@@ -379,4 +380,10 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     snapshot = _awaited(_of.snapshot)
     restore = _awaited(_of.restore)
     check = _awaited(_of.check)
+
+    # -- beside the contract: only a store on a disk has these; others raise AttributeError
+
+    backup = _awaited(SQLiteAdapter.backup)
+    restore_backup = _awaited(SQLiteAdapter.restore_backup)
+
     _enter: Any = _looked_up(_of.__enter__)

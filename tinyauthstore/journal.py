@@ -51,7 +51,9 @@ import os
 import re
 import shelve
 import shutil
+import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -60,6 +62,7 @@ from typing import Any, NamedTuple
 
 from . import forks
 from .errors import LockedError, StorageError
+from .paths import FINE
 
 if sys.platform == "win32":
     import msvcrt
@@ -99,6 +102,10 @@ def _trouble(path: str, what: str) -> StorageError:
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9]{1,15}) ")
+_HEADS = re.compile(rb"(?=([0-9a-f]{8} ([0-9]{1,15}) ))")  # those that overlap, too
+
+MANY_HEADS = 8
+"""So many beginnings are tried in what may be one damaged line and a whole one after it."""
 
 
 def line(value: Any) -> bytes:
@@ -130,16 +137,29 @@ def payload(data: bytes, start: int = 0) -> tuple[bytes, int] | None:
 # --- directories ------------------------------------------------------------------------------
 
 
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How file systems that cannot sync a directory answer: FUSE, SMB, some container layers."""
+
+
 def sync_directory(path: str) -> None:
-    """Make the names in a directory survive a power cut. Windows has no such call, and needs none."""
+    """Make the names in a directory survive a power cut, where the file system can do that.
+
+    Windows has no such call, and needs none.
+    """
     if sys.platform != "win32":
-        _sync(path, os.O_RDONLY)
+        try:
+            _sync(path, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in CANNOT_SYNC:
+                raise
 
 
 def sync_files(path: str) -> None:
     """Make a directory's files and their names survive a power cut."""
     for name in os.listdir(path):
-        _sync(os.path.join(path, name), os.O_RDWR)
+        _sync(os.path.join(path, name), os.O_RDWR | NOFOLLOW)
     sync_directory(path)
 
 
@@ -154,7 +174,7 @@ def _sync(path: str, flags: int) -> None:
 def remove(path: str) -> None:
     """Remove a file or a directory. What cannot be removed is logged, and left for the next time."""
     try:
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:
             os.unlink(path)
@@ -162,6 +182,43 @@ def remove(path: str) -> None:
         pass
     except OSError as error:
         warn("%s is no longer needed, and could not be removed: %s", path, error)
+
+
+LOST = (
+    "was deleted, moved or replaced while the store had it open, or its lock or journal was: nothing was"
+    " changed. Put it back, or a backup in its place, and open the store again"
+)
+
+
+def require_ours(path: str, kind: Callable[[int], bool] | None = None) -> None:
+    """StorageError if a file or directory is a link, or if somebody else owns it or may write to it.
+
+    Such a person could have us write where a link points, or read what we write. Root may do that anyway.
+    ``kind``: a function of ``stat``, such as ``stat.S_ISREG``, that must accept the mode. Nothing is raised
+    if nothing is there.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise _trouble(path, "is a link, which a shelf never has; remove it, or restore a backup")
+    if kind is not None and not kind(found.st_mode):
+        raise _trouble(path, "is not what a shelf has under that name; remove it, or restore a backup")
+    if sys.platform == "win32":
+        return
+    if found.st_uid not in (os.geteuid(), 0):
+        raise _trouble(
+            path,
+            f"belongs to another user (id {found.st_uid}), who could read or change what is written there;"
+            " open the shelf as that user, give it to this one (chown -R), or choose another path",
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _trouble(
+            path,
+            f"may be written by other users (its mode is {stat.S_IMODE(found.st_mode):04o}); take that right"
+            " away (chmod -R go-w)",
+        )
 
 
 # --- the lock ---------------------------------------------------------------------------------
@@ -172,7 +229,7 @@ class Lock:
     def __init__(self, path: str) -> None:
         """LockedError, naming the process that has the lock, if it is taken. Readers need it, too."""
         with forks.still:  # no fork() in between: a child must know every descriptor that it inherits
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600)
             try:
                 self._take(descriptor)
             except OSError as error:
@@ -189,8 +246,18 @@ class Lock:
                     path=folder,
                 ) from error
             self._descriptor = descriptor
+            found = os.fstat(descriptor)
+            self._path, self._file = path, (found.st_dev, found.st_ino)
             forks.register(self)
         self._sign(b"%d\n" % os.getpid())
+
+    def lost(self) -> bool:
+        """Whether the path means another file by now, or none: then somebody else can get in."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != self._file
 
     def _sign(self, text: bytes) -> None:
         with suppress(OSError):  # on a full disk the process is not named, but has the lock all the same
@@ -253,7 +320,7 @@ def read_journal(path: str, generation: int) -> Contents:
     An unfinished line at its end is no damage: it is a write that a killed process never acknowledged.
     """
     try:
-        with open(path, "rb") as file:
+        with open(os.open(path, os.O_RDONLY | NOFOLLOW | getattr(os, "O_BINARY", 0)), "rb") as file:
             data = file.read()
     except FileNotFoundError:
         return Contents({}, 0, b"")
@@ -305,12 +372,22 @@ def _refuse_newer(path: str, header: Any) -> None:
 
 
 def _lines_after(data: bytes, start: int) -> int:
-    """The number of whole lines anywhere after ``start``."""
+    """The number of whole lines after ``start``, even where the newline before one is damaged.
+
+    In linear time, whatever the data is. No payload has a newline in it, so a line ends at the next one.
+    """
     count = 0
-    while (head := _HEAD.search(data, start)) is not None:
-        found = payload(data, head.start())
-        count += found is not None
-        start = head.start() + 1 if found is None else found[1]
+    while (end := data.find(b"\n", start)) >= 0:
+        tried = 0
+        for head in _HEADS.finditer(data, start, end):
+            if head.end(1) + int(head[2]) == end:
+                tried += 1
+                if payload(data, head.start()) is not None:
+                    count += 1
+                    break
+                if tried == MANY_HEADS:
+                    break
+        start = end + 1
     return count
 
 
@@ -326,7 +403,8 @@ class Journal:
         self.size = size
         self.refusal = ""  # why nothing may be appended any more
         self._sync = sync
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW | getattr(os, "O_BINARY", 0)
+        self._file = os.open(path, flags, 0o600)
         try:
             os.ftruncate(self._file, size)
         except BaseException:
@@ -345,6 +423,11 @@ class Journal:
             raise
         journal.size = len(header)
         return journal
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self._file).st_nlink == 0
 
     def append(self, transaction: Any) -> None:
         """Add a line. StorageError if the disk is full or fails; then the line is removed again."""
@@ -489,6 +572,28 @@ def _page(plural: str, start: int, size: int) -> str:
     return f"{plural}/{start // size:06d}"
 
 
+def write_store(path: str, backend: str, tables: Mapping[str, Iterable[Row]]) -> None:
+    """Write a whole store of generation 1 into a directory that is empty, and sync it to the disk."""
+    shelf = os.path.join(path, f"shelf-{1:06d}.{backend}")
+    try:
+        write_shelf(shelf, backend, 1, tables)
+        sync_files(shelf)
+        Journal.create(os.path.join(path, f"journal-{1:06d}"), 1, sync=True).close()
+        sync_directory(path)
+    except Exception as error:
+        if isinstance(error, (StorageError, OSError)):
+            raise
+        raise _trouble(shelf, f"could not be written: {error}") from error  # dbm's backends raise anything
+
+
+def is_store(path: str) -> bool:
+    """Whether a directory has a shelf or a journal of ours."""
+    try:
+        return any(_SHELF.fullmatch(name) or _JOURNAL.fullmatch(name) for name in os.listdir(path))
+    except OSError:
+        return False
+
+
 # --- a store's directory ----------------------------------------------------------------------
 
 _SHELF = re.compile(rf"shelf-([0-9]{{6,}})\.({'|'.join(BACKENDS)})")
@@ -519,8 +624,10 @@ class Files:
         self._wanted_backend = backend
         self._sync = sync
         self._limit = SMALLEST_LIMIT
+        self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
         try:
             self._reach()
+            self._require_ours()
             self._lock = Lock(os.path.join(path, "lock"))
         except (OSError, ValueError) as error:
             raise self._unreachable(error) from error
@@ -552,15 +659,31 @@ class Files:
                     f"is a directory of something else (it has {foreign[0]}, and no shelf of ours); choose"
                     " another path, which may be new",
                 ) from None
-            with suppress(PermissionError):  # another user's; the files that we put there are private anyway
+            with suppress(PermissionError):  # another user's, who is refused below
                 os.chmod(self.path, 0o700)
 
     def _is_our_lock(self, name: str) -> bool:
         """Whether it is our lock file: the only file, if a process was killed while creating the store."""
         if name != "lock":
             return False
-        with open(os.path.join(self.path, name), "rb") as file:
+        path = os.path.join(self.path, name)
+        require_ours(path, stat.S_ISREG)
+        with open(os.open(path, os.O_RDONLY | NOFOLLOW), "rb") as file:
             return re.fullmatch(rb"([0-9]+\n)?", file.read(32)) is not None
+
+    def _require_ours(self) -> None:
+        """StorageError if the directory, or anything of ours in it, is somebody else's to change."""
+        require_ours(self.path)
+        for name in os.listdir(self.path):
+            if not _OURS.fullmatch(name):
+                continue
+            path = os.path.join(self.path, name)
+            if not name.startswith("shelf-"):
+                require_ours(path, stat.S_ISREG)
+                continue
+            require_ours(path, stat.S_ISDIR)
+            for part in os.listdir(path):
+                require_ours(os.path.join(path, part), stat.S_ISREG)
 
     def _unreachable(self, error: Exception) -> StorageError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -616,7 +739,8 @@ class Files:
         for name in os.listdir(self.path):
             if name.endswith(".torn"):
                 remove(os.path.join(self.path, name))
-        with open(os.open(f"{path}.torn", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NOFOLLOW
+        with open(os.open(f"{path}.torn", flags, 0o600), "wb") as file:
             file.write(found.torn)
         warn(
             "%s ended, from byte %d on, in %d bytes that are no whole line: what a killed process leaves of a"
@@ -645,6 +769,8 @@ class Files:
 
         But if it fails after the rename, whose survival is then unknown, nothing more can be written.
         """
+        if self.lost:  # the new shelf would come into somebody else's directory
+            raise _trouble(self.path, LOST)
         number, backend = self.generation + 1, self._wanted_backend or self.backend
         shelf = self._shelf(number, backend)
         draft = f"{shelf}.tmp"
@@ -697,14 +823,31 @@ class Files:
 
     # -- reading, writing, closing
 
+    @property
+    def lost(self) -> bool:
+        """Whether the directory, or its lock, is no longer the one that was opened."""
+        return self._lock.lost()
+
     def append(self, changes: list[list[Any]]) -> None:
         """Add a transaction to the journal: ``[plural, key, fields]`` for each record, None if removed."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise _trouble(self.path, LOST) from error
+        seen = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        if seen != self._seen:
+            if self.lost or self.journal.deleted:
+                raise _trouble(self.path, LOST)
+            if found.st_mtime_ns < time.time_ns() - FINE:
+                self._seen = seen
         self.journal.append(changes)
 
     def pages(self) -> Iterator[Page]:
         """Every row, read from the disk again. StorageError if somebody else has changed the journal."""
         if self.journal.refusal:
             raise _trouble(self.journal.path, self.journal.refusal)
+        if self.lost:
+            raise _trouble(self.path, LOST)
         found = read_journal(self.journal.path, self.generation)
         if found.size != self.journal.size or found.torn:
             raise _trouble(self.journal.path, "was changed, or removed, by somebody else")

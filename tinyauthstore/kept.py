@@ -8,12 +8,12 @@ committed since.
 from __future__ import annotations
 
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from .models import SessionAndUser
+from .paths import MANY_DESCRIPTORS, Identity, descriptors_of, identity
 
 FEW_KEYS = 1000
 """The keys of at least so many sessions that were looked up once are remembered. If only ``cache_size`` were,
@@ -21,9 +21,6 @@ and that is small, sessions that are used in turn would never be kept."""
 
 WAL_INDEX_HEADER = 96
 """Bytes of the two copies of SQLite's WAL-index header, at the start of the -shm file."""
-
-MANY_DESCRIPTORS = 1000
-"""If a process has more file descriptors open, they are not searched: each takes about 3 microseconds."""
 
 
 class Place:
@@ -166,26 +163,15 @@ class Watch:
         return b""
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
+def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def _descriptor_of(path: str) -> tuple[int, tuple[int, int] | None]:
+def _descriptor_of(path: str) -> tuple[int, Identity | None]:
     """The one descriptor that this process has open on a file, and the file's device and inode.
 
-    ``(-1, None)`` if there is no such descriptor, or several, or they cannot be listed. On Linux only: there,
-    what is written to a mapped file is at once visible to every read.
+    ``(-1, None)`` if there is no such descriptor, or several, or they cannot be listed.
     """
-    found = []
-    try:
-        wanted = _identity(os.stat(path))
-        names = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
-    except OSError:
-        return -1, None
-    for name in names if len(names) <= MANY_DESCRIPTORS else ():
-        try:
-            if _identity(os.fstat(int(name))) == wanted:
-                found.append(int(name))
-        except OSError:  # the descriptor that listdir() itself used
-            pass
+    wanted = identity(path)
+    found = descriptors_of(wanted, MANY_DESCRIPTORS)
     return (found[0], wanted) if len(found) == 1 else (-1, None)
