@@ -43,7 +43,7 @@ def act(store: Any, i: int) -> None:
     global turn
     turn = i
     name, last = f"user {i // 6}", f"user {i // 6 - 1}"
-    email = f"{name}@example.com"
+    email = f"user-{i // 6}@example.com"
     if i % 6 == 0:
         with store.transaction():
             store.create_user(id=name, email=email)
