@@ -107,7 +107,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._reader_turn = Turn()
         self._watch: Watch | None = None  # None in memory, and while there is no connection
         self._file_meant: paths.Opened | None = None  # None in memory
-        self._look_at = math.inf  # the time.monotonic() from which on a look-up looks whether it is there
+        self._look_at = math.inf  # the monotonic() from which on a look-up looks whether it is there
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
@@ -205,7 +205,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         prepare()
         if not self._in_memory:
             self._file_meant = paths.Opened(self._path)
-            self._look_at = time.monotonic() + LOOK_EVERY
+            self._look_at = monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
             shm = f"{self._path}-shm" if file is not None and file == self._file() else None
             self._watch = Watch(self._data_version, shm, self._kept.doubt)
@@ -237,7 +237,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             self._require_open()
             self._kept.clear()
             raise self._trouble(trouble)
-        self._look_at = time.monotonic() + LOOK_EVERY
+        self._look_at = monotonic() + LOOK_EVERY
 
     def _prepare(self, synchronize: bool) -> None:
         """Check whose file this is before touching it, then verify or create the tables."""
@@ -400,7 +400,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         file, they are read through the second one.
         """
         me, turn = get_ident(), self._turn
-        if time.monotonic() >= self._look_at:
+        if monotonic() >= self._look_at:
             self._look()
         try:
             if turn.claim(me):
@@ -459,13 +459,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if turn.claims and innermost(self) is not None:
             place = None  # inside a transaction, which SQLite may have undone: read what it sees
         if place is not None and (
-            watch.quiet() and time.monotonic() < self._look_at if watch is not None else self._in_memory
+            watch.quiet() and monotonic() < self._look_at if watch is not None else self._in_memory
         ):
             # In this order: a commit from before the watch was quiet has already cast doubt on the cache.
             found = kept.served(place)
             if found is not None:
                 return found
-        if time.monotonic() >= self._look_at:
+        if monotonic() >= self._look_at:
             self._look()
         digest = self._digest(session_token)
         me = get_ident()
@@ -806,10 +806,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         """Copy all in one step, which is atomic. BusyError if the target stays locked for ``timeout``."""
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
 
         def progress(status: int, remaining: int, total: int) -> None:
-            if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() >= deadline:
+            if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and monotonic() >= deadline:
                 raise BusyError(
                     f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
                     " changed. Keep its transactions short, or give a longer timeout=",

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 
+from .clock import monotonic
 from .errors import StorageError
 from .schema import APPLICATION_ID
 
@@ -109,7 +110,7 @@ class Opened:
         self._identity_of_wal = identity(self.wal)
         self._folder = os.path.dirname(path)
         self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
-        self._look_at = 0.0  # the time.monotonic() from which on the content is looked at again
+        self._look_at = 0.0  # the monotonic() from which on the content is looked at again
         self._descriptor = -1
         for descriptor in descriptors_of(self._identity):
             with suppress(OSError):
@@ -139,7 +140,7 @@ class Opened:
         ``thorough``, it is looked at once in ``CONTENT_EVERY``, and the names of the files only if something
         in their directory has changed.
         """
-        now = time.monotonic()
+        now = monotonic()
         try:
             folder = os.stat(self._folder)
         except OSError:
