@@ -73,7 +73,7 @@ class Rows:
 
     def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str:
         """What a row goes by, whose key has the normal form of a value; an earlier version had another."""
-        new = old if value.isascii() else normal(value)
+        new = normal(value)
         self.made += new not in (None, old)
         return old if new is None else new
 
