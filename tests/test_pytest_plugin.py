@@ -19,7 +19,7 @@ import pytest
 from support import run_python
 
 import tinyauthstore
-from tinyauthstore import MemoryAdapter, SQLiteAdapter, User, adapters, pytest_plugin
+from tinyauthstore import MemoryAdapter, SQLiteAdapter, User, memory, pytest_plugin
 from tinyauthstore.testing import FrozenClock, Undo, link
 
 pytest_plugins = "pytester"
@@ -951,7 +951,7 @@ def crowd(store: Any, count: int = 100) -> None:
 
 def test_a_restore_in_memory_touches_only_what_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     changes: list[Any] = []
-    change = adapters._Records.set
+    change = memory._Records.set
 
     def counted(*given: Any) -> Any:
         changes.append(given)
@@ -965,7 +965,7 @@ def test_a_restore_in_memory_touches_only_what_was_changed(monkeypatch: pytest.M
             store.update_user("user 8", name="Grace")
             store.create_user(id="new")
             with monkeypatch.context() as patch:
-                patch.setattr(adapters._Records, "set", counted)
+                patch.setattr(memory._Records, "set", counted)
                 store.restore(before)
                 assert len(changes) == 4 + 2 + 1  # a user, an account, two sessions; out and in; out
                 store.restore(before)

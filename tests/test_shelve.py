@@ -38,6 +38,7 @@ from tinyauthstore import (
     base,
     connect,
     journal,
+    memory,
 )
 
 UTC = timezone.utc
@@ -292,7 +293,7 @@ def test_the_writes_of_many_threads_are_all_there(path: Path) -> None:
 
 def interrupted(after: int, call: Callable[[], object]) -> bool:
     """Whether ``call`` was struck by Ctrl-C, which comes where Python lets signals in: after so many calls."""
-    modules, left = {adapters.__file__, base.__file__, journal.__file__}, after
+    modules, left = {adapters.__file__, memory.__file__, base.__file__, journal.__file__}, after
 
     def strike(frame: Any, event: str, argument: Any) -> None:
         nonlocal left

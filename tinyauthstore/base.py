@@ -78,6 +78,9 @@ says otherwise: Auth.js's ratio, which extends its 30 days at most once a day.""
 PURGE_BATCH = 100
 """At most so many expired records of each kind are removed by a single write, besides its own work."""
 
+MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
+"""The options for ``ENTITIES``' models."""
+
 AT_ONCE = 100
 """At most so many records are read by a look-up on an event loop: about a millisecond's worth."""
 
