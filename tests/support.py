@@ -84,6 +84,35 @@ def every_statement(note: Callable[[str], Any]) -> Iterator[None]:
         yield
 
 
+# --- a store of any kind ----------------------------------------------------------------------
+
+# By attribute: a test in a fresh interpreter may have to import the package late, or in parts.
+ANY_STORE: dict[str, Callable[..., Any]] = {
+    "memory": lambda folder, **options: tinyauthstore.MemoryAdapter(**options),
+    "sqlite": lambda folder, **options: tinyauthstore.SQLiteAdapter(":memory:", **options),
+    "shelve": lambda folder, **options: tinyauthstore.ShelveAdapter(
+        folder / "shelf", durability="normal", **options
+    ),
+    "split": lambda folder, **options: tinyauthstore.SplitAdapter(
+        **{role: tinyauthstore.MemoryAdapter(**options) for role in ("users", "sessions", "verification")}
+    ),
+}
+
+
+@pytest.fixture(params=ANY_STORE, name="make")
+def make_any(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes stores of each kind in turn, with options; whatever it made is closed after the test."""
+    made: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        made.append(ANY_STORE[request.param](tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
 # --- fresh interpreters -----------------------------------------------------------------------
 
 

@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support import make_any  # noqa: F401
 
 from tinyauthstore import Adapter, MemoryAdapter, Session, ShelveAdapter, SplitAdapter, SQLiteAdapter, User
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.contract import by_name
-
-STORES: dict[str, Callable[..., Any]] = {
-    "memory": lambda folder, **options: MemoryAdapter(**options),
-    "sqlite": lambda folder, **options: SQLiteAdapter(":memory:", **options),
-    "shelve": lambda folder, **options: ShelveAdapter(folder / "shelf", durability="normal", **options),
-    "split": lambda folder, **options: SplitAdapter(
-        **{role: MemoryAdapter(**options) for role in ("users", "sessions", "verification")}
-    ),
-}
-
-
-@pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    made: list[Any] = []
-
-    def make(**options: Any) -> Any:
-        made.append(STORES[request.param](tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
 
 
 BY_POSITION: dict[str, tuple[Callable[[Any], Any], str]] = {

@@ -11,43 +11,21 @@ import sqlite3
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import make_any  # noqa: F401
 
 from tinyauthstore import (
-    Account, Authenticator, InvalidFieldError, MemoryAdapter, Session, ShelveAdapter, SplitAdapter,
-    SQLiteAdapter, User, VerificationToken,
+    Account, Authenticator, InvalidFieldError, MemoryAdapter, Session, ShelveAdapter, SQLiteAdapter, User, VerificationToken,
 )
 from tinyauthstore.models import MAX_DEPTH, MAX_KEY_LENGTH, VERIFICATION_TOKEN, email_key, fields_of
 from tinyauthstore.rows import Rows
 from tinyauthstore.testing import DAY, START, FrozenClock
-
-STORES: dict[str, Callable[..., Any]] = {
-    "memory": lambda folder, **options: MemoryAdapter(**options),
-    "sqlite": lambda folder, **options: SQLiteAdapter(":memory:", **options),
-    "shelve": lambda folder, **options: ShelveAdapter(folder / "shelf", durability="normal", **options),
-    "split": lambda folder, **options: SplitAdapter(
-        **{role: MemoryAdapter(**options) for role in ("users", "sessions", "verification")}
-    ),
-}
-
-
-@pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    made: list[Any] = []
-
-    def make(**options: Any) -> Any:
-        made.append(STORES[request.param](tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
 
 
 @pytest.fixture
