@@ -501,8 +501,8 @@ TOOLS = {
 }  # fmt: skip
 """The tools that Auth.js has adapters for, with the tables that its documentation or the adapter makes."""
 
-_NUMBERS = "tinyauthstore_users"
-"""The table that the export itself makes, where users get numbers: each old id, and the number."""
+_NUMBERS = "tinyauthstore_users (id, number)"
+"""The table that the export itself makes, where users get numbers: who has which."""
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -528,7 +528,7 @@ class _Postgres(_Target):
             self.into[entity] = f'"{table}" ({", ".join(f"{one!r}" for one in names)})'.replace("'", '"'), fields
         self.groups = tuple(group for group, _ in self.into.values())
         if tool.ids == "number":
-            self.head += f"CREATE TABLE {_NUMBERS} (id text PRIMARY KEY, number integer NOT NULL UNIQUE);\n"
+            self.head += "CREATE TABLE tinyauthstore_users (id text PRIMARY KEY, number integer NOT NULL UNIQUE);\n"
             self.groups += (_NUMBERS,)
 
     def make(self, entity: Entity, record: Any) -> Iterator[tuple[str, bytes]]:
