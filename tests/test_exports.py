@@ -22,7 +22,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from support import (
 )
 
 from tinyauthstore import (
-    Account,
     InvalidFieldError,
     MemoryAdapter,
     Session,
@@ -645,6 +644,29 @@ def test_every_kind_of_store_gives_the_same_export(make: Any) -> None:
         assert export_of(fill(make(clock=lambda: NOW)), "pouchdb") == export_of(fill(plain), "pouchdb")
 
 
+@pytest.mark.soak
+@every_target
+def test_memory_does_not_grow_with_the_store(tmp_path: Path, format: str, tool: str | None) -> None:
+    """In bytes, of a file with so many users, each with an account."""
+
+    def peak(users: int) -> int:
+        with SQLiteAdapter(tmp_path / f"{users}.db", durability="normal") as store:
+            with store.transaction():
+                for i in range(users):
+                    user = store.create_user(id=f"00000000-0000-4000-8000-{i:012}", email=f"{i}@example.com")
+                    link(store, user.id, f"{i}", access_token="x" * 100)
+            tracemalloc.start()
+            try:
+                with open(os.devnull, "wb") as nowhere:
+                    export(store, nowhere, format, tool=tool)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    peak(10)  # what is made once
+    assert peak(8_000) < 1.3 * peak(2_000)
+
+
 def test_nothing_is_held_back_until_the_end(store: Any) -> None:
     """A batch at a time is written, whatever the number of records."""
     for i in range(2_100):
@@ -655,7 +677,7 @@ def test_nothing_is_held_back_until_the_end(store: Any) -> None:
         def write(self, data: bytes) -> None:
             sizes.append(data.count(b'"_id"'))
 
-    export(store, Pieces(), "pouchdb")
+    export(store, Pieces(), "pouchdb")  # type: ignore[arg-type]
     assert sizes == [4, 500, 500, 500, 500, 100, 0]
 
 

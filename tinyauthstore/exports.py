@@ -11,6 +11,7 @@ cannot hold and only what a provider sent may contain, becomes "?".
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -18,14 +19,14 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import Any, BinaryIO, ClassVar, NamedTuple, NoReturn
 
 from .base import BaseAdapter, brief
 from .clock import UTC
 from .errors import InvalidFieldError
 from .models import (
     ACCOUNT, AUTHENTICATOR, AUTHJS_NAMES, ENTITIES, NORMAL_FORMS, NOT_IN_AUTHJS, SESSION, USER,
-    VERIFICATION_TOKEN, Entity, Field, Record, fields_of,
+    VERIFICATION_TOKEN, Entity, Field, fields_of,
 )
 from .split import SplitAdapter
 
@@ -40,14 +41,8 @@ class Exported(NamedTuple):
     left: dict[str, int]
 
 
-class Output(Protocol):
-    """A file that is open for writing in binary mode."""
-
-    def write(self, data: bytes, /) -> object: ...
-
-
 def export(
-    store: Any, file: Output, format: str, *, tool: str | None = None, into: str | None = None,
+    store: Any, file: BinaryIO, format: str, *, tool: str | None = None, into: str | None = None,
     warn: Callable[[str], object] | None = None,
 ) -> Exported:
     """Write every record that another system can take to ``file``. Returns what moved and what did not.
@@ -86,8 +81,11 @@ def export(
 # --- from a store to a target -----------------------------------------------------------------
 
 
-def _records(store: Any, entity: Entity, user_id: str | None = None) -> Iterator[Any]:
-    """All records of a kind, or one user's; None for each that has expired. TypeError as in ``export``."""
+def _records(store: Any, entity: Entity, user_id: str | None = None) -> Iterator[tuple[Entity, Any]]:
+    """All records of a kind, or one user's, each with its kind; None stands for one that has expired.
+
+    TypeError as in ``export``.
+    """
     while isinstance(store, SplitAdapter):
         role = {SESSION: "_sessions", VERIFICATION_TOKEN: "_verification"}.get(entity, "_users")
         store = getattr(store, role)
@@ -95,18 +93,16 @@ def _records(store: Any, entity: Entity, user_id: str | None = None) -> Iterator
         raise TypeError(f"export reads stores that extend BaseAdapter, not {store!r}")
     found = store._walk(entity) if user_id is None else store._find(entity, user_id).items()
     for _, record in found:
-        yield store._live(record) if entity.withheld else record
+        yield entity, store._live(record) if entity.withheld else record
 
 
 def _everything(store: Any) -> Iterator[tuple[Entity, Any]]:
-    """Every user, each followed by what belongs to them, then the verification tokens; each with its kind."""
-    for user in _records(store, USER):
+    """Every user, each followed by what belongs to them; then the verification tokens."""
+    for _, user in _records(store, USER):
         yield USER, user
         for entity in (ACCOUNT, AUTHENTICATOR, SESSION):
-            for record in _records(store, entity, user.id):
-                yield entity, record
-    for record in _records(store, VERIFICATION_TOKEN):
-        yield VERIFICATION_TOKEN, record
+            yield from _records(store, entity, user.id)
+    yield from _records(store, VERIFICATION_TOKEN)
 
 
 def _written(store: Any, target: _Target) -> Iterator[bytes]:
@@ -147,8 +143,11 @@ def _iso(moment: datetime) -> str:
     return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _encode(value).encode("utf-8", "replace")
 
 
 def _names(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:
@@ -162,6 +161,17 @@ def _names(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:
             yield from _names(item, depth + 1)
 
 
+_OURS = {one: frozenset(AUTHJS_NAMES.get(f.name, f.name) for f in fields_of(one.record)) for one in ENTITIES}
+"""What Auth.js calls the fields that it knows."""
+
+
+@functools.lru_cache(maxsize=256)
+def _rewritten(model: Any) -> list[tuple[str, str]]:
+    """The fields that are not written as ``to_authjs`` has them, addresses and times: our name and Auth.js's."""
+    fields = [f for f in fields_of(model) if f.name in NORMAL_FORMS or f.kind.name == "datetime"]
+    return [(f.name, AUTHJS_NAMES.get(f.name, f.name)) for f in fields]
+
+
 def _value(record: Any, name: str) -> Any:
     """A field's value, an address in its normal form."""
     value, normal = getattr(record, name), NORMAL_FORMS.get(name)
@@ -169,7 +179,7 @@ def _value(record: Any, name: str) -> Any:
 
 
 def _key(entity: Entity, record: Any) -> str:
-    return json.dumps([entity.name, *(_value(record, name) for name in entity.key)])
+    return _encode([entity.name, *(_value(record, name) for name in entity.key)])
 
 
 def _uuid(entity: Entity, record: Any) -> str:
@@ -239,17 +249,14 @@ class _Target:
     def fields(self, entity: Entity, record: Any) -> dict[str, Any]:
         """The record as Auth.js has it, without the fields that must stay behind."""
         model: Any = type(record)
-        ours = {AUTHJS_NAMES.get(f.name, f.name) for f in fields_of(entity.record)}
-        fields: dict[str, Any] = {}
-        for name, value in record.to_authjs().items():
-            unfit = (self.unfit(*inner) for inner in _names({name: value}))
-            if name not in ours and (name in self.own or any(unfit)):
+        fields: dict[str, Any] = record.to_authjs()
+        for name in [name for name in fields if name not in _OURS[entity]]:
+            if name in self.own or any(self.unfit(*inner) for inner in _names({name: fields[name]})):
+                del fields[name]
                 self.leave(entity, f"{self.name} or its adapter would misread their names", 1)
-            else:
-                fields[name] = value
-        for f in fields_of(model):
-            value, name = _value(record, f.name), AUTHJS_NAMES.get(f.name, f.name)
-            if name in fields and value is not None and (f.name in NORMAL_FORMS or isinstance(value, datetime)):
+        for own, name in _rewritten(model):
+            value = _value(record, own)
+            if name in fields and value is not None:
                 fields[name] = self.date(name, value) if isinstance(value, datetime) else value
         return fields
 
@@ -547,9 +554,10 @@ class _Postgres(_Target):
         row_id = [_uuid(entity, record)] if entity in self.tool.row_ids else []
         yield group, _row([*row_id, *values.values()])
         model: Any = type(record)
-        custom = [f.name for f in fields_of(model) if f.name not in _ALL and getattr(record, f.name) is not None]
-        if homeless := len(custom) + len(getattr(record, "extra", ())):
-            self.leave(entity, f"the tables of {self.name} have no column for them", homeless)
+        known = {f.name for f in fields_of(entity.record)}
+        homeless = [f.name for f in fields_of(model) if f.name not in known and getattr(record, f.name) is not None]
+        if homeless := [*homeless, *getattr(record, "extra", ())]:
+            self.leave(entity, f"the tables of {self.name} have no column for them", len(homeless))
 
     def _column(self, entity: Entity, record: Any, f: Field) -> Any:
         value, expected = _value(record, f.name), ""
