@@ -32,20 +32,20 @@ from .split import SplitAdapter
 
 
 class Exported(NamedTuple):
-    """What an export moved, by kind of record; and what it left behind, by reason.
+    """How many records an export moved, by kind; and how many things it left out, by the reason.
 
     ``f"{count} {reason}"`` is for people: "12 sessions: only digests of ...".
     """
 
-    moved: dict[str, int]
-    left: dict[str, int]
+    records: dict[str, int]
+    left_out: dict[str, int]
 
 
 def export(
     store: Any, file: BinaryIO, format: str, *, tool: str | None = None, into: str | None = None,
     warn: Callable[[str], object] | None = None,
 ) -> Exported:
-    """Write every record that another system can take to ``file``. Returns what moved and what did not.
+    """Write every record that another system can take to ``file``. Returns how many moved, and what did not.
 
     ``format`` is one of ``FORMATS``. ``tool``: whose tables in PostgreSQL, one of ``TOOLS`` (None: ``pg``).
     ``into``: DynamoDB's table (None: ``next-auth``), or the adapter's ``baseKeyPrefix`` in Redis (None: empty).
@@ -70,12 +70,12 @@ def export(
         message = f"{first} (refused so: {refused}); nothing was written"
         raise InvalidFieldError(message, model=first.model, field=first.field, expected=first.expected)
     if warn is not None:
-        for reason, count in rehearsal.left.items():
+        for reason, count in rehearsal.left_out.items():
             warn(f"{count} {reason}")
     target = _target(format, tool, into)
     for data in _written(store, target):
         file.write(data)
-    return Exported(target.moved, dict(target.left))
+    return Exported(target.records, dict(target.left_out))
 
 
 # --- from a store to a target -----------------------------------------------------------------
@@ -198,8 +198,8 @@ class _Target:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.moved = {entity.plural: 0 for entity in ENTITIES}
-        self.left: Counter[str] = Counter()
+        self.records = {entity.plural: 0 for entity in ENTITIES}
+        self.left_out: Counter[str] = Counter()
 
     def make(self, entity: Entity, record: Any) -> Iterator[tuple[str, bytes]]:
         """What is to be written of a record, each item with its group. InvalidFieldError if it is refused."""
@@ -229,14 +229,14 @@ class _Target:
             why = f"Auth.js's adapter for {self.name} has no place for passkeys"
         else:
             items = list(self.make(entity, record))
-            self.moved[entity.plural] += 1
+            self.records[entity.plural] += 1
             return items
         self.leave(entity, why)
         return []
 
     def leave(self, entity: Entity, why: str, fields: int = 0) -> None:
         """Count a record that stays behind, or so many of its fields."""
-        self.left[f"{'fields of ' * (fields > 0)}{entity.plural.replace('_', ' ')}: {why}"] += fields or 1
+        self.left_out[f"{'fields of ' * (fields > 0)}{entity.plural.replace('_', ' ')}: {why}"] += fields or 1
 
     def refuse(self, entity: Entity, record: Any, field: str, expected: str) -> NoReturn:
         whose = getattr(record, "user_id", None) or getattr(record, "id", None) or record.identifier
@@ -271,6 +271,8 @@ class _Redis(_Target):
     others do, and a colon parts a provider from its account's id; hence what is refused. Upstash's client reads
     what it gets as JSON if it can, so an id that is JSON would not come back as it is.
     """
+
+    own = frozenset({"id"})
 
     def __init__(self, name: str, prefix: str) -> None:
         super().__init__(name)
