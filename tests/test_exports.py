@@ -16,15 +16,19 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support import (
@@ -371,7 +375,7 @@ def test_sql_has_an_address_as_authjs_asks_for_it(store: Any) -> None:
 
 @pytest.mark.parametrize("format", DOCUMENTS)
 def test_what_a_provider_sent_moves_along(store: Any, format: str) -> None:
-    sent = {"team": HOSTILE, "list": [1, None, True, {"deep": [1.5]}], "not-before-policy": 0, "": {}}
+    sent = {"team": HOSTILE, "list": [1, None, True, {"_deep": [1.5]}], "not-before-policy": 0, "": {}}
     store.create_user(id=ADA)
     link(store, ADA, **(sent if format != "dynamodb" else {k: v for k, v in sent.items() if k}))
     [account] = [one for one in documents(export_of(store, format)[0], format) if "provider" in one]
@@ -408,12 +412,13 @@ def test_custom_fields_are_fields_of_documents(format: str) -> None:
 def test_tables_have_no_column_for_custom_fields(tool: str) -> None:
     with InTheClear(user=Member, session=Device) as store:
         store.create_user(id=ADA, email="ada@example.com", plan="gold", since=VERIFIED)
+        store.create_user(id=GRACE, email="grace@example.com")  # since nothing: nothing is lost
         store.create_session(user_id=ADA, session_token="s", agent="Netscape")
         link(store, ADA, team="red", tier=1)
         data, said = export_of(store, "postgres", tool=tool)
     why = f"the tables of {tool} have no column for them"
     assert said.left_out == {
-        f"fields of users: {why}": 3, f"fields of sessions: {why}": 1, f"fields of accounts: {why}": 2
+        f"fields of users: {why}": 5, f"fields of sessions: {why}": 1, f"fields of accounts: {why}": 2
     }  # fmt: skip
     assert b"gold" not in data and b"Netscape" not in data and b"red" not in data
 
@@ -517,7 +522,7 @@ REFUSED: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
     ("dynamodb", None, {}, {"big": "x" * 400_000}),
     ("pouchdb", None, {"id": "_design/x"}, {}),
     *(("postgres", tool, {"id": NO_UUID}, {}) for tool in ("typeorm", "sequelize", "pg-uuid")),
-    *(("postgres", "typeorm", {"id": odd}, {}) for odd in (ADA.upper(), f"{{{ADA}}}", ADA.replace("-", ""))),
+    *(("postgres", "typeorm", {"id": odd}, {}) for odd in (ADA.upper(), f"{{{ADA}}}", ADA.replace("-", ""), ADA + "0")),
     *(("postgres", tool, {"id": "a\0b"}, {}) for tool in ("pg", "prisma", "drizzle")),
     ("postgres", "prisma", {"email": None}, {}),
     *(("postgres", tool, {"email": LONG + "@a.b"}, {}) for tool in ("pg", "sequelize")),
@@ -787,7 +792,7 @@ def test_the_official_adapter_reads_documents(
 
 
 def test_an_application_can_compute_the_ids_in_mongodb(store: Any) -> None:
-    """The first 24 digits of SHA-256: printf %s ID | sha256sum."""
+    """By the first 24 digits of SHA-256: ``printf %s ada | sha256sum``."""
     store.create_user(id="ada")
     [(_, user)] = in_mongodb(export_of(store, "mongodb")[0])
     assert user["_id"] == {"$oid": "fdee430d40bd57deeac186cd"}
@@ -796,18 +801,38 @@ def test_an_application_can_compute_the_ids_in_mongodb(store: Any) -> None:
 # --- Redis ------------------------------------------------------------------------------------
 
 
+class Redis(NamedTuple):
+    """A server of our own."""
+
+    path: str
+    """Of its socket, which Node uses."""
+    port: int
+
+    def load(self, data: bytes) -> str:
+        """What ``redis-cli --pipe`` says of an export, into an empty database."""
+        self.ask("flushall")
+        return self.ask("--pipe", data=data).decode()
+
+    def ask(self, *command: str, data: bytes = b"") -> bytes:
+        ran = subprocess.run(
+            ["redis-cli", "-s", self.path, "--raw", *command], input=data, capture_output=True, timeout=PATIENCE,
+            check=True,
+        )  # fmt: skip
+        return ran.stdout
+
+
 @pytest.fixture(scope="module")
-def redis() -> Iterator[str]:
-    """The socket of a Redis server of our own."""
+def redis() -> Iterator[Redis]:
     if shutil.which("redis-server") is None or shutil.which("redis-cli") is None:
         pytest.skip("needs redis-server and redis-cli")
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # pytest's own may be too long for a socket
-        socket = f"{folder}/s"
-        options = ["--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            made = Redis(f"{folder}/s", free.getsockname()[1])
+        options = ["--port", f"{made.port}", "--unixsocket", made.path, "--save", "", "--dir", folder]
         with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL) as server:
             try:
-                wait_for(lambda: os.path.exists(socket), server)
-                yield socket
+                wait_for(lambda: os.path.exists(made.path), server)
+                yield made
             finally:
                 server.terminate()
 
@@ -820,29 +845,19 @@ def wait_for(ready: Any, server: subprocess.Popen[Any]) -> None:
         time.sleep(0.01)
 
 
-def pipe(socket: str, data: bytes) -> str:
-    """What ``redis-cli --pipe`` says of an export, into an empty database."""
-    subprocess.run(["redis-cli", "-s", socket, "flushall"], check=True, capture_output=True, timeout=PATIENCE)
-    command = ["redis-cli", "-s", socket, "--pipe"]
-    ran = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=True)
-    return ran.stdout.decode()
-
-
 @pytest.mark.parametrize("prefix", [None, pytest.param("app:", marks=pytest.mark.soak)])
-def test_the_official_adapter_reads_redis(clear: Any, redis: str, node: Path, prefix: str | None) -> None:
-    said = pipe(redis, export_of(fill(clear), "redis", into=prefix)[0])
+def test_the_official_adapter_reads_redis(clear: Any, redis: Redis, node: Path, prefix: str | None) -> None:
+    said = redis.load(export_of(fill(clear), "redis", into=prefix)[0])
     assert "errors: 0, replies: 15" in said
-    answers = ask(node, "redis", redis, prefix=prefix or "")
+    answers = ask(node, "redis", redis.path, prefix=prefix or "")
     check(answers, ADA, GRACE)
     assert answers["after"]["deleted"] is True
 
 
-def test_redis_keeps_any_text_exactly(store: Any, redis: str) -> None:
+def test_redis_keeps_any_text_exactly(store: Any, redis: Redis) -> None:
     store.create_user(id=HOSTILE, name=HOSTILE)
-    pipe(redis, export_of(store, "redis")[0])
-    command = ["redis-cli", "-s", redis, "--raw", "get", f"user:{HOSTILE}"]
-    ran = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
-    found = json.loads(ran.stdout)
+    redis.load(export_of(store, "redis")[0])
+    found = json.loads(redis.ask("get", f"user:{HOSTILE}"))
     assert (found["id"], found["name"]) == (HOSTILE, HOSTILE)
 
 
@@ -998,22 +1013,30 @@ def test_postgresql_keeps_any_text_exactly(store: Any, postgres: Postgres, tool:
     assert (account["providerAccountId"], account["access_token"], account["scope"]) == (text, text, text)
 
 
+@pytest.mark.parametrize("tool", ["pg", "drizzle"])  # pg has numbers, drizzle has foreign keys
 def test_many_users_with_all_that_is_theirs_come_in_an_order_that_postgresql_takes(
-    store: Any, postgres: Postgres
+    store: Any, postgres: Postgres, tool: str
 ) -> None:
     """In several statements for each table; every account's user is there before it."""
     for i in range(1_300):
         store.create_user(id=f"{i * 7919 % 1300:05}", name=f"{i}")
         for j in range(i % 4):
             link(store, f"{i * 7919 % 1300:05}", f"{i}-{j}")
+    users, accounts = TOOLS[tool].tables[:2]
     [[answer]] = postgres.run(
-        fresh("pg"), export_of(store, "postgres")[0],
+        fresh(tool), export_of(store, "postgres", tool=tool)[0],
         rows(
-            """SELECT count(*), count(*) FILTER (WHERE split_part("providerAccountId", '-', 1) = u.name) AS own
-            FROM accounts JOIN users u ON u.id = "userId" """
+            f"""SELECT count(*), count(*) FILTER (WHERE split_part("providerAccountId", '-', 1) = u.name) AS own
+            FROM {accounts} JOIN "{users}" u ON u.id = "userId" """
         ),
     )  # fmt: skip
     assert answer == {"count": 1_950, "own": 1_950}
+
+
+def test_the_next_user_gets_the_next_number(store: Any, postgres: Postgres) -> None:
+    fill(store)
+    added = "WITH added AS (INSERT INTO users (name) VALUES ('Joan') RETURNING id) SELECT json_agg(added) FROM added;"
+    assert postgres.run(fresh("pg"), export_of(store, "postgres")[0], added) == [[{"id": 3}]]
 
 
 def test_a_table_says_who_has_which_number(store: Any, postgres: Postgres) -> None:
@@ -1052,3 +1075,85 @@ def test_a_column_of_your_own_in_prismas_tables_needs_a_default(clear: Any, post
     mended = 'ALTER TABLE "User" ALTER "updatedAt" SET DEFAULT now();\n'
     [[found]] = postgres.run(fresh("prisma"), own, mended, script, rows('SELECT count(*) FROM "User"'))
     assert found == {"count": 2}
+
+
+# --- the commands of the README ---------------------------------------------------------------
+
+
+def command(format: str) -> str:
+    """How the README's table of formats says that one is loaded."""
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    [found] = re.findall(rf"^\| `{format}` \|[^|]*\| `([^`]+)` \|", readme, re.MULTILINE)
+    return str(found)
+
+
+def run_as_shown(folder: Path, format: str, data: bytes, **environment: str) -> str:
+    """What the README's command prints that loads an export, in a folder that has it."""
+    (folder / "users.out").write_bytes(data)
+    ran = subprocess.run(
+        ["sh", "-c", command(format)], cwd=folder, env={**os.environ, **environment}, capture_output=True,
+        timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    return ran.stdout.decode()
+
+
+def test_the_command_for_redis_loads_it(clear: Any, redis: Redis, tmp_path: Path) -> None:
+    redis.ask("flushall")
+    url = f"redis://127.0.0.1:{redis.port}"
+    assert "errors: 0" in run_as_shown(tmp_path, "redis", export_of(fill(clear), "redis")[0], REDIS_URL=url)
+    assert redis.ask("dbsize").strip() == b"14"
+
+
+def test_the_command_for_postgres_loads_it(clear: Any, postgres: Postgres, tmp_path: Path) -> None:
+    postgres.run(fresh("pg"))
+    where = {"PGHOST": postgres.folder, "PGUSER": "postgres", "PGOPTIONS": "-c search_path=fresh"}
+    run_as_shown(tmp_path, "postgres", export_of(fill(clear), "postgres")[0], **where)
+    [[found]] = postgres.run("SET search_path TO fresh;", rows("SELECT count(*) FROM accounts"))
+    assert found == {"count": 3}
+
+
+def test_the_command_for_dynamodb_gives_aws_each_request(clear: Any, tmp_path: Path) -> None:
+    for i in range(60):
+        clear.create_user(id=f"{i:02}", name="\\n \\ %s -n $HOME")
+    (tmp_path / "aws").write_text('#!/bin/sh\necho "$1 $2 $3"\ncat "${4#file://}" >> sent; echo >> sent\n')
+    (tmp_path / "aws").chmod(0o755)
+    data = export_of(clear, "dynamodb")[0]
+    said = run_as_shown(tmp_path, "dynamodb", data, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert said == "dynamodb batch-write-item --request-items\n" * 3
+    assert (tmp_path / "sent").read_bytes() == data
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_command_for_couchdb_posts_each_request(clear: Any, tmp_path: Path) -> None:
+    got: list[tuple[str, str | None, bytes]] = []
+
+    class CouchDB(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.path, self.headers["Content-Type"], body))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    data = export_of(fill(clear), "pouchdb")[0]
+    with HTTPServer(("127.0.0.1", 0), CouchDB) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            run_as_shown(tmp_path, "pouchdb", data, COUCHDB_URL=f"http://127.0.0.1:{server.server_port}/users")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert got == [("/users/_bulk_docs", "application/json", line) for line in data.splitlines()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_readme_has_a_command_for_every_format(format: str) -> None:
+    assert "users.out" in command(format)
+
+
+def test_the_readme_names_every_tool() -> None:
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{tool}`" in readme for tool in TOOLS)
