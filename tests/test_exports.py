@@ -467,6 +467,19 @@ def test_a_custom_field_that_would_be_misread_stays() -> None:
     assert said.left_out == {"fields of users: dynamodb or its adapter would misread their names": 1}
 
 
+@pytest.mark.parametrize("format", DOCUMENTS)
+def test_an_infinite_number_stays(format: str) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Saver(User):
+        quota: float = float("inf")
+
+    with MemoryAdapter(user=Saver) as store:
+        store.create_user(id=ADA)
+        data, said = export_of(store, format)
+    assert b"Infinity" not in data
+    assert said.left_out == {"fields of users: JSON has no infinite numbers": 1}
+
+
 def test_a_value_that_is_nested_deeper_than_dynamodb_goes_stays(store: Any) -> None:
     deep: Any = {}
     for _ in range(40):

@@ -54,7 +54,7 @@ def export(
 
     The store is read twice, the first time only to learn what the target refuses: InvalidFieldError, before
     the first byte, names the first record without which the others would be wrong, and says how many there
-    are. ValueError for an unknown format or tool, or an option that is not the format's; TypeError for a
+    are. (If somebody adds such a record in between, it comes in the middle.) ValueError for an unknown format or tool, or an option that is not the format's; TypeError for a
     store that is no ``BaseAdapter``, and no ``SplitAdapter`` of such.
 
     Memory is constant: users are written one by one, each with all that belongs to them, so that nothing
@@ -132,6 +132,9 @@ _WITHHELD = {
     " these people sign in again",
     VERIFICATION_TOKEN: "only digests of them are stored; whoever waits for a mail asks for another",
 }
+
+
+_INFINITY = float("inf")
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -251,13 +254,20 @@ class _Target:
         model: Any = type(record)
         fields: dict[str, Any] = record.to_authjs()
         for name in [name for name in fields if name not in _OURS[entity]]:
+            why = ""
             if name in self.own or any(self.unfit(*inner) for inner in _names({name: fields[name]})):
+                why = f"{self.name} or its adapter would misread their names"
+            elif fields[name] in (_INFINITY, -_INFINITY):
+                why = "JSON has no infinite numbers"
+            if why:
                 del fields[name]
-                self.leave(entity, f"{self.name} or its adapter would misread their names", 1)
+                self.leave(entity, why, 1)
         for own, name in _rewritten(model):
             value = _value(record, own)
-            if name in fields and value is not None:
-                fields[name] = self.date(name, value) if isinstance(value, datetime) else value
+            if name in fields and own in NORMAL_FORMS:
+                fields[name] = value
+            elif name in fields and isinstance(value, datetime):
+                fields[name] = self.date(name, value)
         return fields
 
 
