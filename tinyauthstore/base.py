@@ -281,11 +281,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         self, /, *, email: str | None = None, name: str | None = None, image: str | None = None,
         email_verified: datetime | None = None, id: str | None = None, **custom: Any
     ) -> UserT:
+        made_there = self._makes_user_ids and id is None
         user = self._build(
             USER,
             custom,
             {
-                "id": self._new_id() if id is None else id,
+                "id": "new" if made_there else self._new_id() if id is None else id,
                 "email": email,
                 "name": name,
                 "image": image,
@@ -293,10 +294,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             },
         )
         with self.transaction():
-            if self._get(USER, (user.id,)) is not None:
+            if not made_there and self._get(USER, (user.id,)) is not None:
                 raise self._conflict(USER, "id")
             self._refuse_taken_email(user)
-            self._add(USER, (user.id,), user)
+            user = self._add(USER, () if made_there else (user.id,), user) or user
         return user  # type: ignore[no-any-return]
 
     def get_user(self, user_id: str) -> UserT | None:
@@ -325,7 +326,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 self._refuse_taken_email(updated)
                 if "email_verified" not in changes and USER.group_of(updated) != USER.group_of(user):
                     updated = dataclasses.replace(updated, email_verified=None)  # that was the old address
-            self._change(USER, (user.id,), updated)
+            updated = self._change(USER, (user.id,), updated) or updated
         return updated  # type: ignore[no-any-return]
 
     def delete_user(self, user_id: str) -> UserT | None:
@@ -383,14 +384,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             account = self._get(ACCOUNT, key)
             if account is None:
                 account = self._build(ACCOUNT, {}, values | fixed | {"user_id": user_id, "extra": extra})
-                self._add(ACCOUNT, key, account)
+                account = self._add(ACCOUNT, key, account) or account
             elif account.user_id != user_id:
                 raise self._conflict(ACCOUNT, "provider_account_id")
             else:
                 kept = {name: value for name, value in account.extra.items() if name not in values}
                 changes = values | fixed | {"extra": kept | extra}
                 account = dataclasses.replace(account, **changes)
-                self._change(ACCOUNT, key, account)
+                account = self._change(ACCOUNT, key, account) or account
         return account  # type: ignore[no-any-return]
 
     @by_name
@@ -432,12 +433,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             },
             fixed=("id", "created_at"),
         )
-        digest = self._digest(session.session_token)
-        session = self._within_absolute_age(dataclasses.replace(session, id=session_id(digest)))
+        part = self._part(SESSION, session.session_token)
+        session = self._within_absolute_age(dataclasses.replace(session, id=session_id(part)))
         with self.transaction():
             self._require_user(user_id)
-            self._make_room((digest,))
-            self._add(SESSION, (digest,), dataclasses.replace(session, session_token=""))
+            self._make_room((part,))
+            session = self._add_secret(SESSION, (part,), session, "session_token")
             self._purge_some(now)
         return session  # type: ignore[no-any-return]
 
@@ -484,14 +485,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if (key := self._session_key(session_token)) is None:
             return None
         token = fields_of(self._models[SESSION])[0].check(self._new_token())
-        digest = self._digest(token)
+        part = self._part(SESSION, token)
         with self.transaction():
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
-            self._make_room((digest,))
-            self._rekey(SESSION, key, (digest,))
-        session = dataclasses.replace(session, id=session_id(digest))
+            self._make_room((part,))
+            self._rekey(SESSION, key, (part,))
+        session = dataclasses.replace(session, id=session_id(part))
         return dataclasses.replace(session, session_token=token)  # type: ignore[no-any-return]
 
     def delete_session(self, session_token: str) -> SessionT | None:
@@ -511,7 +512,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return self._revoke(user_id, lambda session: session.id == session_id) == 1
 
     def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
-        kept = session_id(self._digest(keep)) if keep is not None and self._fits("keep", keep) else None
+        kept = session_id(self._part(SESSION, keep)) if keep is not None and self._fits("keep", keep) else None
         return self._revoke(user_id, lambda session: session.id != kept)
 
     def _revoke(self, user_id: str, ends: Callable[[Any], bool]) -> int:
@@ -538,14 +539,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         session: Any = None if found is None else self._live(found.session)
         if session is None or self._within_absolute_age(rewrite(session)) is session:
             return session
-        key = (self._digest(session_token),)
+        key = (self._part(SESSION, session_token),)
         with self.transaction():
             session = self._live(self._get(SESSION, key))
             if session is None:
                 return None
             rewritten = self._within_absolute_age(rewrite(session))
             if rewritten is not session:  # else another thread or process has extended it meanwhile
-                self._change(SESSION, key, rewritten)
+                rewritten = self._change(SESSION, key, rewritten) or rewritten
             session = rewritten
         return dataclasses.replace(session, session_token=session_token)  # type: ignore[no-any-return]
 
@@ -557,7 +558,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _session_key(self, session_token: str) -> Key | None:
         if not self._fits("session_token", session_token):
             return None
-        return (self._digest(session_token),)
+        return (self._part(SESSION, session_token),)
 
     def _within_absolute_age(self, session: Any) -> Any:
         """The session, with ``expires`` lowered to what ``session_absolute_age`` allows.
@@ -585,10 +586,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 "expires": _later(now, self._verification_max_age) if expires is None else expires,
             },
         )
-        key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
+        key = (VERIFICATION_TOKEN.group_of(made), self._part(VERIFICATION_TOKEN, made.token))
         with self.transaction():
             self._remove(VERIFICATION_TOKEN, key)
-            self._add(VERIFICATION_TOKEN, key, dataclasses.replace(made, token=""))
+            made = self._add_secret(VERIFICATION_TOKEN, key, made, "token")
             self._purge_some(now)
         return made  # type: ignore[no-any-return]
 
@@ -598,7 +599,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not self._fits("token", token) or group is None:
             return None
         with self.transaction():
-            used = self._live(self._remove(VERIFICATION_TOKEN, (group, self._digest(token))))
+            part = self._part(VERIFICATION_TOKEN, token)
+            used = self._live(self._remove(VERIFICATION_TOKEN, (group, part)))
         return None if used is None else dataclasses.replace(used, token=token)
 
     def delete_verification_tokens(self, identifier: str) -> int:
@@ -638,7 +640,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._require_user(user_id)
             if self._get(AUTHENTICATOR, (made.credential_id,)) is not None:
                 raise self._conflict(AUTHENTICATOR, "credential_id")
-            self._add(AUTHENTICATOR, (made.credential_id,), made)
+            made = self._add(AUTHENTICATOR, (made.credential_id,), made) or made
         return made  # type: ignore[no-any-return]
 
     def get_authenticator(self, credential_id: str) -> AuthenticatorT | None:
@@ -663,7 +665,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                     given=counter,
                 )
             updated = dataclasses.replace(found, **changes)
-            self._change(AUTHENTICATOR, (found.credential_id,), updated)
+            updated = self._change(AUTHENTICATOR, (found.credential_id,), updated) or updated
         return updated  # type: ignore[no-any-return]
 
     # -- the whole store
@@ -874,6 +876,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             return hashlib.sha256(data).digest()
         return hmac.digest(self._secret, data, "sha256")
 
+    def _part(self, entity: Entity, token: str) -> Any:
+        """What a key has in the place of a session's or verification token."""
+        return self._digest(token)
+
+    def _add_secret(self, entity: Entity, key: Key, record: Any, secret: str) -> Any:
+        """Store a new record without its token. Returns it as it was stored, but with the token."""
+        stored = self._add(entity, key, dataclasses.replace(record, **{secret: ""}))
+        return record if stored is None else dataclasses.replace(stored, **{secret: getattr(record, secret)})
+
     def _list(self, entity: Entity, user_id: str) -> list[Any]:
         owner = self._asked("user_id", user_id)
         return [] if owner is None else list(self._find(entity, owner).values())
@@ -1001,7 +1012,7 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         """The session, its ``session_token`` filled in, and its user; None if there is no such session.
 
-        The session's key is ``(self._digest(session_token),)``. An expired session is returned, too: the
+        The session's key is ``(self._part(SESSION, session_token),)``. An expired session is returned, too: the
         rules compare the times. This verb must call ``_require_open()`` itself, for ClosedError, because the
         rules save that time in the look-up that every request makes.
         """
@@ -1010,13 +1021,23 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
     def _get_owner(self, account: Key) -> UserT | None:
         """The user to whom the account with that key is linked; None if there is no such account."""
 
-    @abstractmethod
-    def _add(self, entity: Entity, key: Key, record: Any) -> None:
-        """Store a new record. The rules have made sure that the key is free."""
+    _makes_user_ids = False
+    """Whether the storage makes the id of a new user who is given none; then ``_add`` gets an empty key."""
 
     @abstractmethod
-    def _change(self, entity: Entity, key: Key, record: Any) -> None:
-        """Replace the record that has that key, which exists. The new one may belong to another group."""
+    def _add(self, entity: Entity, key: Key, record: Any) -> Any:
+        """Store a new record. The rules have made sure that the key is free.
+
+        Returns None; or, if the storage keeps less of the record than it was given (dates of milliseconds), or
+        makes its id, the record as ``_get`` returns it from now on.
+        """
+
+    @abstractmethod
+    def _change(self, entity: Entity, key: Key, record: Any) -> Any:
+        """Replace the record that has that key, which exists. The new one may belong to another group.
+
+        Returns it like ``_add``.
+        """
 
     @abstractmethod
     def _rekey(self, entity: Entity, key: Key, new: Key) -> None:

@@ -135,7 +135,7 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         place = kept.places.get(session_token)
         if place is not None and (found := kept.served(place)) is not None:
             return found
-        key = (self._digest(session_token),)
+        key = (self._part(SESSION, session_token),)
         me, turn = get_ident(), self._turn
         try:
             if not turn.claim(me):

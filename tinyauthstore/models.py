@@ -24,6 +24,7 @@ import copy
 import dataclasses
 import enum
 import functools
+import hashlib
 import json
 import math
 import re
@@ -865,9 +866,14 @@ def _containers(model: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields_of(model) if f.kind.name in ("object", "array"))
 
 
-def session_id(digest: bytes) -> str:
-    """A session's public id: 128 bits of its token's digest, in hex. The token cannot be computed from it."""
-    return digest[:16].hex()
+def session_id(part: bytes | str) -> str:
+    """A session's public id: 128 bits of its token's digest, in hex. The token cannot be computed from it.
+
+    ``part`` is what the store has of the token: a digest, or in other people's files the token itself.
+    """
+    if isinstance(part, str):
+        part = hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest()
+    return part[:16].hex()
 
 
 # Each model is a type variable whose default is the plain record, so that `SQLiteAdapter` alone returns
