@@ -292,7 +292,7 @@ class Word(str):
     "kind, given, expected",
     [
         (str, Word("text"), "text"),
-        (datetime, Moment(2026, 1, 2, 3, 4, 5, 678901, timezone.utc), START),
+        (datetime, Moment(2026, 1, 2, 3, 4, 5, 678000, timezone.utc), START),
         (datetime, START.astimezone(INDIA), START),
         (bytes, bytearray(b"x"), b"x"),
         (float, 3, 3.0),
@@ -380,8 +380,8 @@ def test_only_what_can_be_a_key_is_storable() -> None:
 
 # --- Auth.js ----------------------------------------------------------------------------------
 
-EMAIL_VERIFIED = "2026-01-02T03:04:05.678901+00:00"
-EXPIRES = "2286-11-20T17:46:39.999999+00:00"
+EMAIL_VERIFIED = "2026-01-02T03:04:05.678000+00:00"
+EXPIRES = "2286-11-20T17:46:39.999000+00:00"
 
 AUTHJS = {
     "user": {
@@ -438,7 +438,7 @@ def test_a_form_from_auth_js_may_hold_datetimes_and_z() -> None:
     """What JavaScript's ``toISOString`` writes, and what a Python caller has."""
     session = {"sessionToken": "s", "userId": "1"}
     there = START.astimezone(INDIA)
-    for expires in ("2026-01-02T03:04:05.678901Z", "2026-01-02T08:34:05.678901+05:30", START, there):
+    for expires in ("2026-01-02T03:04:05.678Z", "2026-01-02T08:34:05.678000+05:30", START, there):
         made = Session.from_authjs({**session, "expires": expires})
         assert (made.expires, made.expires.utcoffset()) == (START, timedelta(0))
 

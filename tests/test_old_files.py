@@ -33,7 +33,7 @@ from tinyauthstore import (
     User,
     VerificationToken,
 )
-from tinyauthstore.testing import START, FrozenClock
+from tinyauthstore.testing import FrozenClock
 
 FILES = Path(__file__).with_name("files")
 KEPT = [
@@ -49,6 +49,9 @@ SECRET = "a secret"
 # --- what they hold ---------------------------------------------------------------------------
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+"""When the files were made."""
+
 NOW = START + DAY
 """When the files are opened."""
 
@@ -277,7 +280,7 @@ def fill(store: Adapter, clock: FrozenClock, held: Contents) -> None:
 
 def write(path: Path) -> None:
     """The file, or the directory, of that name."""
-    clock, models, secret = FrozenClock(), models_of(path.name), secret_of(path.name)
+    clock, models, secret = FrozenClock(START), models_of(path.name), secret_of(path.name)
     if kind_of(path.name) == "journal":
         run_python("import sys, pathlib, test_old_files as t; t.write_journal(pathlib.Path(sys.argv[1]))", path)
         return
@@ -292,7 +295,7 @@ def write(path: Path) -> None:
 
 def write_journal(path: Path) -> None:
     """A shelf, and everything that can happen to it in its journal; then the process ends, without any close."""
-    clock, held = FrozenClock(), contents(PLAIN)
+    clock, held = FrozenClock(START), contents(PLAIN)
     account, session, authenticator = held.accounts[0], held.sessions[0], held.authenticators[0]
     with opened(path, clock, PLAIN) as store:
         for user in held.users:

@@ -23,7 +23,7 @@ from . import forks, paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .clock import monotonic
 from .contract import Adapter
-from .errors import BusyError, StorageError
+from .errors import AuthStoreError, BusyError, ConflictError, StorageError
 from .kept import Watch
 from .memory import MemoryAdapter as MemoryAdapter
 from .memory import ShelveAdapter as ShelveAdapter
@@ -460,8 +460,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             pass  # run again below, outside ``except``, so that no __context__ holds a value
         return next(iter(self._run(sql, parameters)), None)
 
-    def _translated(self, error: sqlite3.Error) -> StorageError:
+    def _translated(self, error: sqlite3.Error) -> AuthStoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_CONSTRAINT and self._schema.foreign:
+            return self._violated(str(error))
         if code == sqlite3.SQLITE_BUSY:
             return BusyError(
                 f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
@@ -473,6 +475,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 f"is damaged or no SQLite database ({error}); restore a backup, or choose another path"
             )
         return self._trouble(f"could not be used: {error}")
+
+    def _violated(self, what: str) -> AuthStoreError:
+        """The error for a constraint of somebody else's table that a write would break."""
+        found = re.fullmatch(r"UNIQUE constraint failed: (.*?)\.([^,.]*)(, .*)?", what)
+        for table in self._schema.tables.values() if found is not None else ():
+            if found is not None and table.name == found[1]:
+                field = table.field_of(found[2])
+                model = table.model.__name__
+                return ConflictError(f"{model}.{field} is taken", model=model, field=field)
+        if what.startswith("FOREIGN KEY"):
+            what += ": rows of other tables refer to the record; remove them first"
+        return self._trouble(f"does not take it ({what}); nothing was changed")
 
     def _trouble(self, what: str) -> StorageError:
         return StorageError(f"{self._path} {what}", path=self._path)

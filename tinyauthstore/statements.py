@@ -158,9 +158,12 @@ class Statements:
         column = self._columns.get(f.name)
         if column is not None and column.codec is not None:
             return codec_of_members(f.kind, column.codec)
-        if f.name == "user_id":
+        if f.name == self.entity.group == "user_id":
             return self._users._codecs["id"]
-        return codec_of(f.kind)
+        codec = codec_of(f.kind)
+        if f.kind.name == "real" and not self.ours:  # RETURNING gives 3 where SELECT gives 3.0
+            return codec._replace(decode=float)
+        return codec
 
     def _part(self, name: str) -> tuple[str, Codec]:
         """The column by which a field is looked up, and what it has there."""
@@ -460,18 +463,16 @@ class Statements:
     @property
     def doubles(self) -> Iterator[tuple[str, str]]:
         """What must be unique, where a table is somebody else's, and the query for how often it is not."""
-        if not self.ours:
-            columns = ", ".join(map(quoted, self.key))
-            what = " and ".join(self.entity.key) if self.entity not in (SESSION, VERIFICATION_TOKEN) else "token"
-            yield what, self._doubles(columns)
-            if self.entity is USER and self._scans_group and self._group_codec.decode is None:
-                yield "email, in its normal form", self._doubles(f"lower(trim({quoted(self.group)}, {_BLANKS}))")
-
-    def _doubles(self, what: str) -> str:
-        groups = f"SELECT count(*) AS n FROM {quoted(self.name)} WHERE {self.condition()} GROUP BY {what}"
-        return f"SELECT count(*) FROM ({groups} HAVING n > 1 AND coalesce({what}, '') != '')" if "," not in what else (
-            f"SELECT count(*) FROM ({groups} HAVING n > 1)"
-        )
+        if self.ours:
+            return
+        name, where = quoted(self.name), self.condition()
+        keys = " and ".join("token" if part in self.entity.withheld else part for part in self.entity.key)
+        found = "SELECT count(*) FROM (SELECT count(*) AS n FROM {} WHERE {} GROUP BY {} HAVING n > 1)"
+        yield keys, found.format(name, where, ", ".join(map(quoted, self.key)))
+        if self.entity is USER and self._scans_group and self._group_codec.decode is None:
+            email = quoted(self.group)
+            normal = f"lower(trim({email}, {_BLANKS}))"
+            yield "email, in its normal form", found.format(name, f"{where} AND {email} != ''", normal)
 
     def index_sums(self) -> Iterator[tuple[str, str]]:
         """Each index's name, and the query for two numbers, of the index and of the table, that must be equal.
@@ -632,6 +633,10 @@ class Statements:
             found += re.findall(r"\{([^{}]+)\}", column.read)
         found += re.findall(r"\{([^{}]+)\}", self.table.where)
         return [*dict.fromkeys([*self.key, *found, *self._fill])]
+
+    def field_of(self, column: str) -> str:
+        """The field that lies in a column; the column itself if none does."""
+        return next((name for name, found in self._columns.items() if found and found.name == column), column)
 
     def unfilled(self, present: Iterable[tuple[str, bool]]) -> list[str]:
         """Which of the columns, given with whether they must be filled, would stay empty."""

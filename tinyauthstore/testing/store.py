@@ -438,10 +438,10 @@ RACES: dict[str, tuple[Call, type[Any]]] = {
         lambda a, i: a.create_user(email=("New@example.com", "new@example.com ")[i % 2]), ConflictError
     ),
     "sign-up, id": (lambda a, i: a.create_user(id="new", name=str(i)), ConflictError),
-    "change of e-mail": (lambda a, i: a.update_user(str(i), email="new@example.com"), ConflictError),
-    "link": (lambda a, i: link(a, str(i), "new"), ConflictError),
-    "session token": (lambda a, i: a.create_session(user_id=str(i), session_token="new"), ConflictError),
-    "passkey": (lambda a, i: register(a, str(i), "new"), ConflictError),
+    "change of e-mail": (lambda a, i: a.update_user(f"user-{i}", email="new@example.com"), ConflictError),
+    "link": (lambda a, i: link(a, f"user-{i}", "new"), ConflictError),
+    "session token": (lambda a, i: a.create_session(user_id=f"user-{i}", session_token="new"), ConflictError),
+    "passkey": (lambda a, i: register(a, f"user-{i}", "new"), ConflictError),
     "counter": (lambda a, i: a.update_authenticator_counter("ada-1", 9), CounterRegressionError),
     "magic link": (lambda a, i: use(a, VerificationToken("ada@example.com", "ada-1-token", FAR)), NoneType),
     "rotation": (lambda a, i: a.rotate_session("ada-1-session"), NoneType),
@@ -462,7 +462,7 @@ class ConcurrencyContract(Contract):
     def test_one_wins_and_the_others_get_the_documented_answer(self, home: Household, case: Any) -> None:
         """Thirty-two at once. Select-then-delete gave 8 winners of 8. [better-auth#9572]"""
         for i in range(CROWD):
-            home.store.create_user(id=str(i))
+            home.store.create_user(id=f"user-{i}")
         call, lost = case
         answers = race(CROWD, lambda i: call(home.store, i))
         winners = [answer for answer in answers if not isinstance(answer, lost)]
