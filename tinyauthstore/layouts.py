@@ -74,6 +74,7 @@ def _authjs(
     date: str = "",
     number: str = "INTEGER",
     user_id: str = "",
+    own_id: str = "",
     references: str | None = _CASCADE,
     ids: Codec | None = None,
     email: str = "",
@@ -85,8 +86,8 @@ def _authjs(
 ) -> Schema:
     """An Auth.js adapter's schema.
 
-    ``tables``: four names, or five with authenticators. ``text``, ``date``, ``number``, ``user_id``: the types that
-    a new file's columns are declared with; ``keys``: its constraints. ``named``: what becomes of a column's name in
+    ``tables``: four names, or five with authenticators. ``text``, ``date``, ``number``, ``user_id``, ``own_id``: the
+    types that a new file's columns are declared with; ``keys``: its constraints. ``named``: what becomes of a column's name in
     camelCase. ``fill``: columns besides, by table. ``tail``: columns of accounts that nobody fills.
     """
     date, user_id = date or dates.sql_type, user_id or text
@@ -107,7 +108,7 @@ def _authjs(
     user = table(
         0,
         {
-            "id": Column("id", ids, declared=f"{text} PRIMARY KEY NOT NULL"),
+            "id": Column("id", ids, declared=own_id or f"{text} PRIMARY KEY NOT NULL"),
             "name": Column("name", declared=text),
             "email": Column("email", address, required="NOT NULL" in email, declared=f"{text}{email}"),
             "email_verified": Column("emailVerified", dates, declared=date),
@@ -229,6 +230,7 @@ sequelize = _authjs(
     text="VARCHAR(255)",
     date="DATETIME",
     user_id="UUID",
+    own_id="UUID PRIMARY KEY",
     email=" UNIQUE",
     references="ON DELETE CASCADE ON UPDATE CASCADE",
     ids=text_id,

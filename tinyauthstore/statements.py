@@ -705,7 +705,10 @@ class Compiled:
 
     def _join(self, table: Statements, alias: str) -> str:
         user = self.tables[USER]
-        on = user.condition(f"u.{quoted(user.key[0])} = {alias}.{quoted(table.group)}", "u")
+        # Where the two columns are declared with unlike types (Kysely: varchar, uuid), a "+" lets SQLite use the
+        # index of users all the same: it takes the type from one side.
+        plus = "" if table.ours else "+"
+        on = user.condition(f"u.{quoted(user.key[0])} = {plus}{alias}.{quoted(table.group)}", "u")
         return f"FROM {quoted(table.name)} {alias} JOIN {quoted(user.name)} u ON {on}"
 
     def holds(self, entity: Entity, name: str) -> bool:
