@@ -356,6 +356,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             # connection goes on reading an old snapshot.
             cursor = None
 
+    def _run_all(self, sql: str, rows: Iterator[Sequence[Any]]) -> None:
+        """Run a statement that returns nothing with each of these parameters, inside a transaction. StorageError."""
+        try:
+            (self._connection or self._reconnected()).executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
         """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
         try:
@@ -536,6 +543,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _add(self, entity: Entity, key: Key, record: Any) -> None:
         table = self._schema.tables[entity]
         self._run(table.insert, table.row(key, record))
+
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        table = self._schema.tables[entity]
+        try:
+            with self.transaction():
+                self._run_all(table.insert, (table.row(*pair) for pair in records))
+        except StorageError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return super()._add_all(entity, records)  # one of them has an obstacle
+            raise
+        return len(records)
 
     def _change(self, entity: Entity, key: Key, record: Any) -> None:
         table = self._schema.tables[entity]
