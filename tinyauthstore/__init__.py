@@ -36,10 +36,12 @@ if TYPE_CHECKING:
         LockedError,
         NotFoundError,
         StorageError,
+        TransferError,
     )
     from .models import (
         Account,
         Authenticator,
+        Counts,
         Purged,
         Session,
         SessionAndUser,
@@ -61,6 +63,7 @@ __all__ = [
     "ClosedError",
     "ConflictError",
     "CounterRegressionError",
+    "Counts",
     "InvalidFieldError",
     "LockedError",
     "MemoryAdapter",
@@ -74,6 +77,7 @@ __all__ = [
     "Snapshot",
     "SplitAdapter",
     "StorageError",
+    "TransferError",
     "User",
     "UserStore",
     "VerificationStore",

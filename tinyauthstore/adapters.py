@@ -452,6 +452,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             # connection goes on reading an old snapshot.
             cursor = None
 
+    def _run_all(self, sql: str, rows: Iterator[Sequence[Any]]) -> None:
+        """Run a statement that returns nothing with each of these parameters, inside a transaction. StorageError."""
+        try:
+            (self._connection or self._reconnected()).executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
         """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
         try:
@@ -572,13 +579,46 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _decoded_key(self, table: Statements, row: Sequence[Any], record: Any) -> Key:
         return self._decoded(lambda row: table.key_of(row, record), row, table.entity)  # type: ignore[no-any-return]
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
         if (table := self._schema.tables.get(entity)) is None:
-            return
+            return []
+        if table.indirect:  # the file's order is not that of the normal forms in the keys
+            pairs = sorted((self._pair(table, row) for row in self._read(table.select_all, ())), key=lambda one: one[0])
+            return [pair for pair in pairs if after is None or pair[0] > after][:limit]
+        place = None if after is None else table.place(after)
+        if after is not None and place is None:
+            return []
+        pairs = [self._pair(table, row) for row in self._read(*table.page(place, limit, prefix))]
+        if prefix is not None and table.scans_group:
+            groups = ((entity.group_of(record), (key, record)) for key, record in pairs)
+            pairs = [pair for group, pair in groups if group is not None and group.startswith(prefix)]
+        return pairs[:limit]
+
+    def _pair(self, table: Statements, row: Sequence[Any]) -> tuple[Key, Any]:
+        """Key and record of a row that begins with the key's columns."""
+        record = self._decoded(table.record, row[len(table.key) :], table.entity)
+        return self._decoded_key(table, row, record), record
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        if (table := self._schema.tables.get(entity)) is None:
+            return 0
+        if later and not table.ordered:
+            return super()._count(entity, later)
+        [(count,)] = self._read(*table.count(later))
+        return count  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
         with self._one_view() as connection:
-            for row in self._stream(connection, table.select_all):
-                record = self._decoded(table.record, row[len(table.key) :], entity)
-                yield self._decoded_key(table, row, record), record
+
+            def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
+                if (table := self._schema.tables.get(entity)) is not None:
+                    for row in self._stream(connection, table.select_all):
+                        yield self._pair(table, row)
+
+            yield walk
 
     def _get_owner(self, account: Key) -> UserT | None:
         table = self._schema.tables.get(ACCOUNT)
@@ -662,6 +702,19 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         rows = self._run(table.insert if key else table.insert_without_key, table.row(key, record, self._now))
         return self._as_stored(table, rows)
 
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        table = self._statements(entity)
+        if not table.exact:
+            return super()._add_all(entity, records)
+        try:
+            with self.transaction():
+                self._run_all(table.insert, (table.row(*pair, self._now) for pair in records))
+        except StorageError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return super()._add_all(entity, records)  # one of them has an obstacle
+            raise
+        return len(records)
+
     def _change(self, entity: Entity, key: Key, record: Any) -> Any:
         table = self._statements(entity)
         self._forget(entity, key)
@@ -704,7 +757,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         table = self._schema.tables.get(entity)
         if table is None:
             return 0
-        if table.ordered and not self._schema.foreign:
+        if table.ordered:
             gone = self._run(table.purge, (table.stored_time(now), limit))
             for key in gone:
                 self._forget(entity, key)

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -37,6 +37,16 @@ _BLANKS = "' ' || char(9, 10, 11, 12, 13, 28, 29, 30, 31)"
 
 _left_out: set[str] = set()
 """What providers sent that had no column: of each name, one warning in a process."""
+
+
+def beyond(prefix: str) -> str | bytes:
+    """What is greater, as SQLite compares, than every text that begins with ``prefix``, and than no other one
+    that is greater than these."""
+    while prefix:
+        prefix, last = prefix[:-1], ord(prefix[-1]) + 1
+        if last <= 0x10FFFF:
+            return prefix + chr(0xE000 if 0xD800 <= last < 0xE000 else last)  # UTF-8 has no surrogates
+    return b""  # any text is less than any blob
 
 
 def literal(value: Any) -> str:
@@ -212,7 +222,7 @@ class Statements:
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
         group = f"{quoted(self.group)} = ?"
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()}"
+        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {keys}"
         self.insert = self._insert(inserted) + returning
         self.insert_without_key = self._insert(inserted[len(self.key) :]) + returning
         changed = ", ".join(f"{quoted(column)} = ?" for column in (*written, *always))
@@ -287,6 +297,47 @@ class Statements:
                 where = f"({where} OR {column} GLOB '*[^ -~]*')"
             keys = ", ".join([*map(quoted, self.key), *self.cells])
             yield f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(where)}", parameters
+
+    def page(self, after: Sequence[Any] | None, limit: int, prefix: str | None) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._page``, each row with key and cells; and its parameters.
+
+        ``after`` is a key's place. Where the file has no normal forms, a ``prefix`` finds more rows than it
+        should, without a limit.
+        """
+        keys = ", ".join(map(quoted, self.key))
+        conditions: list[str] = []
+        given: list[Any] = []
+        if after is not None:
+            # With a plus, SQLite goes by the index over the group, and not through all records in the key's order.
+            compared = ", ".join(f"+{quoted(part)}" if prefix else quoted(part) for part in self.key)
+            conditions.append(f"({compared}) > ({', '.join('?' * len(self.key))})")
+            given += after
+        group = quoted(self.group)
+        if prefix == "":
+            conditions.append(f"{group} IS NOT NULL")
+        elif prefix is not None and not self._scans_group:
+            conditions.append(f"{group} >= ? AND {group} < ?")
+            given += [prefix, beyond(prefix)]
+        elif prefix is not None and self._group_codec.decode is None:
+            normal = f"lower(trim({group}, {_BLANKS}))"
+            conditions.append(f"({normal} >= ? AND {normal} < ? OR {group} GLOB '*[^ -~]*')")
+            given += [prefix, beyond(prefix)]
+        where = self.condition(" AND ".join(conditions))
+        limit = -1 if prefix is not None and self._scans_group else limit
+        sql = f"SELECT {keys}, {', '.join(self.cells)} FROM {quoted(self.name)} WHERE {where}"
+        return f"{sql} ORDER BY {keys} LIMIT ?", [*given, limit]
+
+    def count(self, later: Mapping[str, datetime]) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._count``, and its parameters."""
+        conditions, given = [], []
+        for name, moment in later.items():
+            if (column := self._columns[name]) is not None:
+                may_be_null = next(f.optional for f in self.stored if f.name == name)
+                later_than = f"{quoted(column.name)} > ?"
+                conditions.append(f"({later_than} OR {quoted(column.name)} IS NULL)" if may_be_null else later_than)
+                given.append(self._codecs[name].stored(moment))
+        where = self.condition(" AND ".join(conditions))
+        return f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}", given
 
     def group_parameters(self, group: str) -> Sequence[Any] | None:
         """The parameters of ``delete_group``; None if no row can have that group."""
@@ -414,7 +465,7 @@ class Statements:
     @property
     def ordered(self) -> bool:
         """Whether SQL may compare what is in the column ``expires``."""
-        return self._codecs["expires"].ordered
+        return self._codecs["expires"].ordered and self.ours
 
     def holds(self, name: str) -> bool:
         """Whether a field of the model has a column."""
