@@ -249,6 +249,11 @@ METHODS: dict[str, Arguments] = {
     "get_authenticator": only(CREDENTIALS),
     "list_authenticators_by_user_id": only(IDS),
     "update_authenticator_counter": lambda d: ([d.pick(CREDENTIALS), d.pick([0, 1, 5, 6, 2**32 - 1])], {}),
+    "update_authenticator": lambda d: (
+        [d.pick(CREDENTIALS)],
+        d.some(counter=[0, 5, 6, 2**32 - 1], credential_backed_up=[True, False], transports=["nfc", None], label=["new"]),
+    ),
+    "delete_authenticator": only(CREDENTIALS),
     "purge_expired": lambda d: ([], d.some(limit=[0, 1, 2, None])),
     "check": lambda d: ([], {}),
 }  # fmt: skip
@@ -258,6 +263,7 @@ WEIGHTS = {
     "create_verification_token": 6, "create_authenticator": 4,
     "update_session": 2, "delete_user": 0.2, "revoke_sessions": 0.5,
     "delete_verification_tokens": 0.3, "unlink_account": 0.5, "delete_session": 0.3, "check": 0.1,
+    "delete_authenticator": 0.5,
 }  # fmt: skip
 """How often a method is called, if not as often as the others: so that there is something to ask about."""
 
@@ -337,6 +343,8 @@ EXPECTED: dict[str, set[str]] = {
     "get_authenticator": {"Passkey", "NoneType"},
     "list_authenticators_by_user_id": {"list", "empty list"},
     "update_authenticator_counter": {"Passkey", "NotFoundError", "CounterRegressionError"} | BAD,
+    "update_authenticator": {"Passkey", "NotFoundError", "CounterRegressionError"} | BAD,
+    "delete_authenticator": {"Passkey", "NoneType"},
     "purge_expired": {"Purged", "ValueError"},
     "check": {"empty list"},
 }

@@ -375,6 +375,8 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     get_authenticator = _looked_up(_of.get_authenticator)
     list_authenticators_by_user_id = _looked_up(_of.list_authenticators_by_user_id)
     update_authenticator_counter = _awaited(_of.update_authenticator_counter)
+    update_authenticator = _awaited(_of.update_authenticator)
+    delete_authenticator = _awaited(_of.delete_authenticator)
 
     purge_expired = _awaited(_of.purge_expired)
     snapshot = _awaited(_of.snapshot)

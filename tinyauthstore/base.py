@@ -649,13 +649,17 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return self._list(AUTHENTICATOR, user_id)
 
     def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
-        changes = self._checked(AUTHENTICATOR, {"counter": counter})
+        return self.update_authenticator(credential_id, counter=counter)
+
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> AuthenticatorT:
+        changes = self._checked(AUTHENTICATOR, changes, fixed=("credential_id", "user_id"))
         key = self._asked("credential_id", credential_id)
         with self.transaction():
             found = None if key is None else self._get(AUTHENTICATOR, (key,))
             if found is None:
                 raise self._not_found(AUTHENTICATOR, credential_id)
-            if counter <= found.counter and (counter, found.counter) != (0, 0):
+            counter = changes.get("counter")
+            if counter is not None and counter <= found.counter and (counter, found.counter) != (0, 0):
                 raise CounterRegressionError(
                     f"the authenticator's counter must grow: {found.counter} is stored, {counter} was given;"
                     " the passkey may have been cloned",
@@ -665,6 +669,12 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             updated = dataclasses.replace(found, **changes)
             self._change(AUTHENTICATOR, (found.credential_id,), updated)
         return updated  # type: ignore[no-any-return]
+
+    def delete_authenticator(self, credential_id: str) -> AuthenticatorT | None:
+        if (key := self._asked("credential_id", credential_id)) is None:
+            return None
+        with self.transaction():
+            return self._remove(AUTHENTICATOR, (key,))  # type: ignore[no-any-return]
 
     # -- the whole store
 

@@ -227,6 +227,19 @@ class AuthenticatorStore(Protocol):
         credential. Source: WebAuthn § 6.1.1.
         """
 
+    @abstractmethod
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> Authenticator:
+        """Change the fields given, keep the others, and return the authenticator. None clears a field.
+
+        A ``counter`` must be higher than the stored one, as in ``update_authenticator_counter``: whoever changes a
+        name beside it must not undo what tells a cloned passkey. NotFoundError for an unknown credential,
+        InvalidFieldError and TypeError as in ``create_user``. ``credential_id`` and ``user_id`` cannot change.
+        """
+
+    @abstractmethod
+    def delete_authenticator(self, credential_id: str) -> Authenticator | None:
+        """Remove and return the authenticator, or None if there is none."""
+
 
 class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
     """Everything that this package's stores do."""

@@ -208,6 +208,8 @@ class SplitAdapter(Adapter):
     get_authenticator = _of("_users", AuthenticatorStore.get_authenticator)
     list_authenticators_by_user_id = _of("_users", AuthenticatorStore.list_authenticators_by_user_id)
     update_authenticator_counter = _of("_users", AuthenticatorStore.update_authenticator_counter)
+    update_authenticator = _of("_users", AuthenticatorStore.update_authenticator)
+    delete_authenticator = _of("_users", AuthenticatorStore.delete_authenticator)
 
     # -- all stores, or those that have the method
 

@@ -57,6 +57,7 @@ WRITES: dict[str, Call] = {
     "update_authenticator_counter": lambda a, credential_id="ada-1", counter=9: (
         a.update_authenticator_counter(credential_id, counter)
     ),
+    "update_authenticator": lambda a, credential_id="ada-1", **f: a.update_authenticator(credential_id, **f),
 }
 """The methods that take fields, with a value for each required one, in a ``Household``."""
 
@@ -86,6 +87,9 @@ MISSING = {
     "create_authenticator": ("create_authenticator", {"user_id": NOBODY}, "User"),
     "update_authenticator_counter": (
         "update_authenticator_counter", {"credential_id": NOBODY}, "Authenticator"
+    ),
+    "update_authenticator": (
+        "update_authenticator", {"credential_id": NOBODY, "transports": "usb"}, "Authenticator"
     ),
 }
 """Writes that need a record which does not exist, and the model that the error names."""
@@ -123,6 +127,8 @@ UNSTORABLE = [
     ("create_authenticator", "Authenticator", "counter", COUNTERS),
     ("create_authenticator", "Authenticator", "credential_backed_up", (1, "yes", None)),
     ("update_authenticator_counter", "Authenticator", "counter", COUNTERS),
+    ("update_authenticator", "Authenticator", "counter", COUNTERS),
+    ("update_authenticator", "Authenticator", "credential_backed_up", (1, "yes", None)),
 ]
 """Writes, the model and field they concern, and values that these cannot hold."""
 
@@ -139,6 +145,8 @@ NOT_GIVEN = [
     ("update_session", "id", "expires"),
     ("create_verification_token", "purpose", "identifier token expires"),
     ("create_authenticator", "nickname", "user_id credential_id provider_account_id counter transports"),
+    ("update_authenticator", "nickname", "counter credential_backed_up transports"),
+    ("update_authenticator", "user_id", "counter credential_backed_up transports"),
 ]
 """Writes, a field that is unknown or cannot be given there, and those that can."""
 
@@ -173,6 +181,7 @@ LOOKUPS: dict[str, Call] = {
     "delete_verification_tokens": lambda a, x: a.delete_verification_tokens(x),
     "get_authenticator": lambda a, x: a.get_authenticator(x),
     "list_authenticators_by_user_id": lambda a, x: a.list_authenticators_by_user_id(x),
+    "delete_authenticator": lambda a, x: a.delete_authenticator(x),
 }
 """Every argument that a stranger may choose, in a ``Household``."""
 

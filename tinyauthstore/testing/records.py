@@ -432,3 +432,24 @@ class AuthenticatorContract(Contract):
             store.update_authenticator_counter("credential", after)
         assert (caught.value.stored, caught.value.given) == (before, after)
         assert store.get_authenticator("credential") == one
+
+    def test_an_update_of_a_passkey_keeps_what_is_not_named(self, store: Any, ada: User) -> None:
+        """A sign-in stores the counter and whether the passkey is backed up, and nothing else changes."""
+        one = register(store, ada.id, counter=1, credential_backed_up=False)
+        changed = dataclasses.replace(one, counter=2, credential_backed_up=True)
+        assert store.update_authenticator("credential", counter=2, credential_backed_up=True) == changed
+        assert store.get_authenticator("credential") == changed
+
+    def test_an_update_of_a_passkey_lets_no_counter_shrink(self, store: Any, ada: User) -> None:
+        """And what was named beside it is not changed either. WebAuthn § 6.1.1"""
+        one = register(store, ada.id, counter=2, transports="usb")
+        with pytest.raises(CounterRegressionError):
+            store.update_authenticator("credential", counter=2, transports="nfc")
+        assert store.get_authenticator("credential") == one
+
+    def test_deleting_a_passkey_returns_it_once(self, store: Any, ada: User) -> None:
+        """The second time there is none; the user's others stay."""
+        one, other = register(store, ada.id, "1"), register(store, ada.id, "2")
+        assert store.delete_authenticator("1") == one
+        assert store.delete_authenticator("1") is None
+        assert store.list_authenticators_by_user_id(ada.id) == [other]
