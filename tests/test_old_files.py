@@ -1,8 +1,8 @@
 """Files of earlier versions: whatever comes later opens them, finds all that is in them, and goes on.
 
-Those under ``files/`` were written by version 0.1.0 (commit db343cf; SQLite's user_version 1, version 1 of
-journals and shelves), by ``write`` below. They are never written again: a new format gets new files beside
-them. Beside each stands one that is written now, so that ``write`` is known to work when its day comes:
+Those under ``files/`` were written by ``write`` below: ``-v1`` by version 0.1.0 (commit db343cf; SQLite's
+user_version 1, version 1 of journals and shelves), ``-v2`` by commit 9876389 (user_version 2, before tokens had
+``attempts``). They are never written again: a new format gets new files beside them. Beside each stands one that is written now, so that ``write`` is known to work when its day comes:
 ``python tests/test_old_files.py FOLDER`` writes them all.
 """
 
@@ -39,11 +39,12 @@ FILES = Path(__file__).with_name("files")
 KEPT = [
     "plain-v1.sqlite", "secret-v1.sqlite", "custom-v1.sqlite",
     "plain-v1.shelf", "secret-v1.shelf", "custom-v1.shelf", "journal-v1.shelf", "leftovers-v1.shelf",
+    "plain-v2.sqlite", "custom-v2.sqlite", "custom-v2.shelf", "journal-v2.shelf",
 ]
 """Plain models, a secret, custom models; a journal that no shelf has caught up with; the fields of custom
 models, kept by a store that knew none of them."""
 
-NEW = sorted({name.replace("-v1", "") for name in KEPT})
+NEW = sorted({re.sub(r"-v\d", "", name) for name in KEPT})
 SECRET = "a secret"
 
 # --- what they hold ---------------------------------------------------------------------------
