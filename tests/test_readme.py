@@ -178,11 +178,11 @@ def run_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunBl
 
 
 @each_block([block for block in BLOCKS if block not in TESTING])
-def test_every_python_block_runs_and_leaves_nothing_but_databases(
+def test_every_python_block_runs_and_leaves_nothing_but_databases_and_an_export(
     block: Block, run_block: RunBlock, tmp_path: Path
 ) -> None:
     run_block(block)
-    assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm"}
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm", ".out"}
 
 
 def test_the_example_has_ten_lines_and_can_be_run_again(run_block: RunBlock) -> None:
