@@ -23,6 +23,7 @@ from . import forks, paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .clock import monotonic
 from .contract import Adapter
+from .encodings import CODECS
 from .errors import AuthStoreError, BusyError, ConflictError, StorageError
 from .kept import Watch
 from .memory import MemoryAdapter as MemoryAdapter
@@ -31,10 +32,11 @@ from .models import (
     ACCOUNT, NORMAL_FORMS, SESSION, USER, AccountT, AuthenticatorT, Entity,
     SessionAndUser, SessionT, UserT, VerificationTokenT,
 )
+from .recorded import Recorded
 from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
-    COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
+    COLUMN, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
     compiled, in_words, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
@@ -313,9 +315,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if changes.wrong:
             raise self._unfit(changes)
         if changes.missing and not synchronize:
-            raise self._trouble(
-                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
-            )
+            raise self._lacks(changes)
         self._run("PRAGMA journal_mode = WAL")
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
@@ -356,9 +356,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if changes.wrong:
             raise self._unfit(changes)
         if changes.missing and not synchronize:
-            raise self._trouble(
-                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
-            )
+            raise self._lacks(changes)
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
             Changes(self._schema, self._run).make()
@@ -375,6 +373,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 yield f"there is no column {table.name}.{name}"
         for name in table.unfilled(present.values()):
             yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
+
+    def _lacks(self, changes: Changes) -> StorageError:
+        error = self._trouble(
+            f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
+        )
+        error.missing = tuple(changes.missing)
+        return error
 
     def _unfit(self, changes: Changes) -> StorageError:
         return self._trouble(
@@ -403,6 +408,22 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 first.backup(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        """What the file says of the custom fields in tables of ours, by the plural of the record's name."""
+        found: dict[str, dict[str, Recorded]] = {}
+        if not self._run("SELECT 1 FROM sqlite_schema WHERE name = ?", (self._schema.kinds,)):
+            return found
+        plurals = {table.name: entity.plural for entity, table in self._schema.tables.items() if table.ours}
+        for name, field, kind in self._run(f"SELECT table_name, field, kind FROM {self._schema.kinds}"):
+            if name not in plurals:
+                continue
+            for not_null, default in self._run(COLUMN, (name, field)):
+                value = None if default is None else self._run(f"SELECT {default}")[0][0]
+                decode = CODECS[kind.partition(" ")[0]].decode
+                value = value if value is None or decode is None else decode(value)
+                found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
+        return found
 
     # -- executing SQL
 
@@ -944,6 +965,15 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return iter(())  # _check_storage has checked them already
 
     # -- backups
+
+    def compact(self) -> None:
+        """Rewrite the file so that it takes no more room than it needs; others wait meanwhile.
+
+        Pages that records left are used again anyway; it is worth it after many are gone. RuntimeError inside a
+        transaction; BusyError if another one outlasts ``timeout``.
+        """
+        self._require_outside("compact")
+        self._in_turn(lambda: self._run("VACUUM"))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new file (mode 0600), while other threads and processes go on.

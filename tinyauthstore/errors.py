@@ -93,12 +93,14 @@ class ClosedError(AuthStoreError):
 class StorageError(AuthStoreError):
     """The file (or the disk below it) cannot be used; ``path`` says which.
 
-    The exception of ``sqlite3`` or of the operating system is kept as ``__cause__``.
+    ``missing`` tells in words what ``synchronize=True`` would add to it; empty if that is not the matter. The
+    exception of ``sqlite3`` or of the operating system is kept as ``__cause__``.
     """
 
     def __init__(self, message: str = "", *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+        self.missing: tuple[str, ...] = ()
 
 
 class BusyError(StorageError):

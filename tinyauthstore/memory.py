@@ -24,9 +24,10 @@ from . import paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .errors import BusyError, LockedError, StorageError
 from .models import (
-    ACCOUNT, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
+    ACCOUNT, ENTITIES, KINDS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
     Record, SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
 )
+from .recorded import Recorded
 from .rows import Rows
 from .transactions import about_to_wait, innermost
 
@@ -515,6 +516,26 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             self._warn("%s; the journal goes on, nothing is lost", str(error))
 
     # -- backups
+
+    def compact(self) -> None:
+        """Write the whole state to a new shelf, so that the files take no more room than they need.
+
+        Others wait meanwhile. RuntimeError inside a transaction.
+        """
+        self._require_outside("compact")
+        self._in_turn(lambda: self._files.checkpoint(self._tables()))
+
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        """What the shelf says of custom fields, by the plural of the record's name."""
+        return {
+            plural: {name: Recorded(kind, True, self._from_json(kind, default)) for name, (kind, default) in kinds.items()}
+            for plural, kinds in self._kinds.items()
+        }
+
+    @staticmethod
+    def _from_json(kind: str, value: Any) -> Any:
+        known = next(one for one in KINDS.values() if one.name == kind)
+        return None if value is None else known.from_json(value)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new directory (mode 0700), a complete store, while threads go on.

@@ -778,6 +778,9 @@ class Compiled:
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
 """The columns that a table has in the file, in the file's order, including those that no model names."""
 
+COLUMN = 'SELECT "notnull", dflt_value FROM pragma_table_info(?) WHERE name = ? COLLATE NOCASE'
+"""Whether a column must be filled, and its default."""
+
 DATA_VERSION = "PRAGMA data_version"
 """A number that changes when another connection has committed to the file."""
 
