@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
@@ -973,7 +974,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         transaction; BusyError if another one outlasts ``timeout``.
         """
         self._require_outside("compact")
-        self._in_turn(lambda: self._run("VACUUM"))
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            self._in_turn(functools.partial(self._run, statement))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new file (mode 0600), while other threads and processes go on.

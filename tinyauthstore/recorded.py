@@ -6,7 +6,9 @@ all of the file, though it lacks whatever else the application's own class does.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import json
 import typing
 from collections.abc import Mapping
@@ -44,7 +46,7 @@ def _model(record: type[Record], recorded: Mapping[str, Recorded]) -> type[Recor
         hint = hint | None if found.optional and not values else typing.Optional[hint] if found.optional else hint
         default = found.default
         if isinstance(default, (dict, list)):
-            fields.append((name, hint, dataclasses.field(default_factory=lambda default=default: type(default)(default))))
+            fields.append((name, hint, dataclasses.field(default_factory=functools.partial(copy.deepcopy, default))))
         else:
             fields.append((name, hint, dataclasses.field(default=default)))
     made: Any = dataclasses.make_dataclass(

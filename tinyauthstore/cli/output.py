@@ -74,7 +74,8 @@ def plural(count: int, noun: str) -> str:
 
 def shown(record: Record) -> dict[str, Any]:
     """A record's fields as JSON has them, without secrets."""
-    secret = {f.name for f in fields(record) if not f.repr}
+    declared: Any = type(record)
+    secret = {f.name for f in fields(declared) if not f.repr}
     kinds = {f.name: f.kind for f in fields_of(type(record))}
     return {
         name: None if (value := getattr(record, name)) is None else kind.to_json(value)

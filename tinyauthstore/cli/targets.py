@@ -65,7 +65,7 @@ def opened(target: str, *, synchronize: bool = False) -> Adapter:
     if models:
         store.close()
         store = _open(kind, path, secret, synchronize, models)
-    return store
+    return store  # type: ignore[no-any-return]
 
 
 def _open(kind: str, path: str, secret: str | None, synchronize: bool, models: dict[str, Any]) -> Any:
