@@ -249,7 +249,7 @@ def test_a_purge_finds_what_expired_by_an_index(purge: str, path: Path, clock: F
         clock.tick(days=1)
         ran.clear()
         PURGES[purge](store)
-        deletions = [sql for sql in ran if sql.startswith("DELETE") and "expires <=" in sql]
+        deletions = [sql for sql in ran if sql.startswith("DELETE") and "expires\" <=" in sql]
         plans = [[row[3] for row in raw(path, f"EXPLAIN QUERY PLAN {sql}")] for sql in deletions]
     assert [sql.split()[2].strip('"') for sql in deletions] == ["sessions", "verification_tokens"]
     for plan in plans:

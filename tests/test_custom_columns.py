@@ -17,7 +17,7 @@ import pytest
 
 from support import run_python
 from tinyauthstore import InvalidFieldError, Session, SQLiteAdapter, StorageError, User, VerificationToken
-from tinyauthstore.schema import from_microseconds, to_microseconds
+from tinyauthstore.encodings import from_microseconds, to_microseconds
 from tinyauthstore.testing import (
     CREATE,
     CUSTOM,
@@ -126,7 +126,7 @@ def test_a_moment_comes_back_exactly_where_the_c_library_counts_leap_seconds(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "right/UTC")
-    script = "from tinyauthstore.schema import from_microseconds; print(from_microseconds(1893456000 * 10**6))"
+    script = "from tinyauthstore.encodings import from_microseconds; print(from_microseconds(1893456000 * 10**6))"
     assert run_python(script) == "2030-01-01 00:00:00+00:00\n"
 
 

@@ -23,7 +23,8 @@ from support import apart, every_connection, every_statement, exit_code, fork, f
 from tinyauthstore import (
     AuthStoreError, MemoryAdapter, ShelveAdapter, SQLiteAdapter, StorageError, User, connect,
 )
-from tinyauthstore.schema import USER_VERSION, schema_for
+from tinyauthstore.schema import USER_VERSION
+from tinyauthstore.statements import compiled
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -643,6 +644,9 @@ PLANTED = {
     ),
     "a blank e-mail": ("UPDATE users SET email = ' '", "email"),
     "an empty id": ("UPDATE accounts SET provider = ''", "provider"),
+    "a code without attempts left": ("UPDATE verification_tokens SET attempts = 0", "attempts"),
+    "a negative number of attempts": ("UPDATE verification_tokens SET attempts = -1", "attempts"),
+    "too many attempts": (f"UPDATE verification_tokens SET attempts = {2**32}", "attempts"),
     "a negative counter": ("UPDATE authenticators SET counter = -1", "counter"),
 }  # fmt: skip
 
@@ -706,7 +710,7 @@ def made(store: Any) -> list[Any]:
 @pytest.mark.parametrize("kind", [sqlite3.Connection, Elder])
 @pytest.mark.parametrize("model", [User, Member])
 def test_every_store_in_memory_is_made_like_a_file(path: Path, model: type[User], kind: type) -> None:
-    schema_for.cache_clear()  # so that the first one here is the first for its models
+    compiled.cache_clear()  # so that the first one here is the first for its models
     with every_connection(kind), SQLiteAdapter(path, user=model) as in_a_file:
         for _ in range(3):
             with SQLiteAdapter(":memory:", user=model) as store:
@@ -722,7 +726,7 @@ def test_a_store_in_memory_that_is_not_the_first_is_sound() -> None:
 
 def test_only_the_first_store_in_memory_runs_ddl() -> None:
     ran: list[str] = []
-    schema_for.cache_clear()
+    compiled.cache_clear()
     counts = []
     with every_statement(ran.append):
         for _ in range(3):

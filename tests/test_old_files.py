@@ -1,8 +1,8 @@
 """Files of earlier versions: whatever comes later opens them, finds all that is in them, and goes on.
 
-Those under ``files/`` were written by version 0.1.0 (commit db343cf; SQLite's user_version 1, version 1 of
-journals and shelves), by ``write`` below. They are never written again: a new format gets new files beside
-them. Beside each stands one that is written now, so that ``write`` is known to work when its day comes:
+Those under ``files/`` were written by ``write`` below: ``-v1`` by version 0.1.0 (commit db343cf; SQLite's
+user_version 1, version 1 of journals and shelves), ``-v2`` by commit 9876389 (user_version 2, before tokens had
+``attempts``). They are never written again: a new format gets new files beside them. Beside each stands one that is written now, so that ``write`` is known to work when its day comes:
 ``python tests/test_old_files.py FOLDER`` writes them all.
 """
 
@@ -33,22 +33,26 @@ from tinyauthstore import (
     User,
     VerificationToken,
 )
-from tinyauthstore.testing import START, FrozenClock
+from tinyauthstore.testing import FrozenClock
 
 FILES = Path(__file__).with_name("files")
 KEPT = [
     "plain-v1.sqlite", "secret-v1.sqlite", "custom-v1.sqlite",
     "plain-v1.shelf", "secret-v1.shelf", "custom-v1.shelf", "journal-v1.shelf", "leftovers-v1.shelf",
+    "plain-v2.sqlite", "custom-v2.sqlite", "custom-v2.shelf", "journal-v2.shelf",
 ]
 """Plain models, a secret, custom models; a journal that no shelf has caught up with; the fields of custom
 models, kept by a store that knew none of them."""
 
-NEW = sorted({name.replace("-v1", "") for name in KEPT})
+NEW = sorted({re.sub(r"-v\d", "", name) for name in KEPT})
 SECRET = "a secret"
 
 # --- what they hold ---------------------------------------------------------------------------
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+"""When the files were made."""
+
 NOW = START + DAY
 """When the files are opened."""
 
@@ -277,7 +281,7 @@ def fill(store: Adapter, clock: FrozenClock, held: Contents) -> None:
 
 def write(path: Path) -> None:
     """The file, or the directory, of that name."""
-    clock, models, secret = FrozenClock(), models_of(path.name), secret_of(path.name)
+    clock, models, secret = FrozenClock(START), models_of(path.name), secret_of(path.name)
     if kind_of(path.name) == "journal":
         run_python("import sys, pathlib, test_old_files as t; t.write_journal(pathlib.Path(sys.argv[1]))", path)
         return
@@ -292,7 +296,7 @@ def write(path: Path) -> None:
 
 def write_journal(path: Path) -> None:
     """A shelf, and everything that can happen to it in its journal; then the process ends, without any close."""
-    clock, held = FrozenClock(), contents(PLAIN)
+    clock, held = FrozenClock(START), contents(PLAIN)
     account, session, authenticator = held.accounts[0], held.sessions[0], held.authenticators[0]
     with opened(path, clock, PLAIN) as store:
         for user in held.users:

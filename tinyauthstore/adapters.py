@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
+import logging
 import math
 import os
 import random
@@ -21,18 +24,21 @@ from . import forks, paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .clock import monotonic
 from .contract import Adapter
-from .errors import BusyError, StorageError
+from .encodings import CODECS
+from .errors import AuthStoreError, BusyError, ConflictError, StorageError
 from .kept import Watch
 from .memory import MemoryAdapter as MemoryAdapter
 from .memory import ShelveAdapter as ShelveAdapter
 from .models import (
-    NORMAL_FORMS, SESSION, USER, AccountT, AuthenticatorT, Entity,
+    ACCOUNT, NORMAL_FORMS, SESSION, USER, AccountT, AuthenticatorT, Entity,
     SessionAndUser, SessionT, UserT, VerificationTokenT,
 )
+from .recorded import Recorded
 from .reshape import Changes, Collision
-from .schema import (
-    APPLICATION_ID, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MINIMUM_SQLITE, USER_VERSION,
-    in_words, schema_for, to_microseconds,
+from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
+from .statements import (
+    COLUMN, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
+    compiled, in_words, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
 
@@ -66,6 +72,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
+        schema: Schema = OURS,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
@@ -73,12 +80,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         A link is followed once: its target is the store, beside which SQLite puts its other files.
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
-        ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``BaseAdapter``
-        explains the other options.
+        ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``schema``: how
+        records lie in the file, if it is another application's: one of ``layouts.py``, or your own.
+        ``BaseAdapter`` explains the other options.
 
         StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
         be opened, does not fit the models, or (without ``synchronize``) lacks a table or column; the file is
-        left as it was.
+        left as it was. ValueError for an option that the schema has no column for.
         """
         super().__init__(**options)
         if sqlite3 is None or sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -96,7 +104,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._synchronize = synchronize
-        self._schema = schema_for(tuple(self._models.values()))
+        if not isinstance(schema, Schema):
+            raise TypeError(f"schema= takes a Schema, such as layouts.prisma; got {type(schema).__name__}")
+        self._schema = compiled(schema, tuple(self._models.values()))
+        self._check_options()
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._reader_turn = Turn()
@@ -114,7 +125,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._opened()
 
     def __repr__(self) -> str:
-        return f"SQLiteAdapter({self._path!r})"
+        schema = self._schema.schema
+        return f"SQLiteAdapter({self._path!r}{'' if schema is OURS else f', schema={schema!r}'})"
 
     @property
     def path(self) -> str:
@@ -122,6 +134,44 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return self._path
 
     # -- opening
+
+    def _check_options(self) -> None:
+        """ValueError for options that the schema cannot do justice to; a warning if its tokens are in the clear."""
+        compiled_for, schema = self._schema, self._schema.schema
+        if self._absolute_age is not None and not compiled_for.holds(SESSION, "created_at"):
+            raise ValueError(
+                f"session_absolute_age= needs to know when a session was created, and {schema.name} has no column"
+                " for created_at: name one in the schema, or leave the option out"
+            )
+        for table in compiled_for.tables.values():
+            if table.tokens == "authjs" and self._secret is None:
+                raise ValueError(
+                    f"{schema.name} stores tokens hashed as Auth.js does it: secret= must be its AUTH_SECRET"
+                )
+        self._makes_user_ids = schema.user.makes_ids
+        if schema.in_the_clear and not (schema.name in _warned):
+            _warned.add(schema.name)
+            logging.getLogger("tinyauthstore").warning(
+                "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
+                schema.name, ", ".join(schema.in_the_clear),
+            )  # fmt: skip
+
+    def _part(self, entity: Entity, token: str) -> Any:
+        table = self._schema.tables.get(entity)
+        if table is None or table.tokens == "digest":
+            return self._digest(token)
+        return token_part(table.tokens, token, self._secret)
+
+    def _statements(self, entity: Entity) -> Statements:
+        """The statements for a kind of record. StorageError if the schema has no table for it."""
+        try:
+            return self._schema.tables[entity]
+        except KeyError:
+            pass
+        raise self._trouble(
+            f"has no table for {entity.plural} ({self._schema.schema.name}); give the schema one, such as"
+            f" {entity.name}=schema.ours(...), or keep them in another store (SplitAdapter)"
+        )
 
     def _reach_file(self, *, create: bool) -> None:
         """Make sure that there is a file which SQLite can use. StorageError if there is none.
@@ -174,7 +224,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         except sqlite3.Error as error:
             raise self._translated(error) from error
         try:
-            if not (self._in_memory or reader) and paths.stale_wal(self._path):  # before SQLite reads it
+            ours = not self._schema.foreign
+            if not (self._in_memory or reader) and paths.stale_wal(self._path, ours=ours):  # before SQLite reads it
                 raise self._trouble(paths.STALE_WAL)
             for pragma in (
                 "foreign_keys = ON",
@@ -199,7 +250,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
-            self._file_meant = paths.Opened(self._path)
+            self._file_meant = paths.Opened(self._path, ours=not self._schema.foreign)
             self._look_at = monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
             shm = f"{self._path}-shm" if file is not None and file == self._file() else None
@@ -239,6 +290,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if self._in_memory:  # new and ours alone: nothing to check
             self._make_tables()
             return
+        if self._schema.foreign:
+            self._prepare_theirs(synchronize)
+            return
         self._run("BEGIN")  # one snapshot: another process may be creating the tables right now
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
@@ -262,9 +316,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if changes.wrong:
             raise self._unfit(changes)
         if changes.missing and not synchronize:
-            raise self._trouble(
-                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
-            )
+            raise self._lacks(changes)
         self._run("PRAGMA journal_mode = WAL")
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
@@ -279,6 +331,56 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             for statement in (*MARK, "COMMIT"):
                 self._run(statement)
             changes.tell(self._path)
+
+    def _prepare_theirs(self, synchronize: bool) -> None:
+        """Verify another application's file. Tables of ours in it are made and extended; its own are not, unless
+        the file is empty and the schema knows how they are made."""
+        schema = self._schema.schema
+        if self._run("PRAGMA application_id")[0][0] == APPLICATION_ID:
+            raise self._trouble("is a store of tinyauthstore's own; open it without schema=")
+        if synchronize and schema.new_file and not self._run(TABLES):
+            self._run("PRAGMA journal_mode = WAL")
+            self._run("BEGIN IMMEDIATE")
+            for statement in self._schema.create if not self._run(TABLES) else ():
+                self._run(statement)
+            self._run("COMMIT")
+        self._run("BEGIN")
+        wrong = [text for table in self._schema.tables.values() if not table.ours for text in self._misfits(table)]
+        changes = Changes(self._schema, self._run)
+        tables = ", ".join(name for (name,) in self._run(FOREIGN_TABLES))
+        self._run("COMMIT")
+        if wrong:
+            raise self._trouble(
+                f"does not fit {schema.name}: {'; '.join(wrong)}; it has the tables {tables or 'none'}. Tables that"
+                " another application manages are never altered here: let it make them, or mend the schema"
+            )
+        if changes.wrong:
+            raise self._unfit(changes)
+        if changes.missing and not synchronize:
+            raise self._lacks(changes)
+        if changes.steps and synchronize:
+            self._run("BEGIN IMMEDIATE")
+            Changes(self._schema, self._run).make()
+            self._run("COMMIT")
+
+    def _misfits(self, table: Statements) -> Iterator[str]:
+        """What somebody else's table lacks, in words, and which of its columns nothing would fill."""
+        present = {name.lower(): (name, bool(needed)) for name, needed in self._run(MUST_BE_FILLED, (table.name,))}
+        if not present:
+            yield f"there is no table {table.name}"
+            return
+        for name in table.names():
+            if name.lower() not in present:
+                yield f"there is no column {table.name}.{name}"
+        for name in table.unfilled(present.values()):
+            yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
+
+    def _lacks(self, changes: Changes) -> StorageError:
+        error = self._trouble(
+            f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
+        )
+        error.missing = tuple(changes.missing)
+        return error
 
     def _unfit(self, changes: Changes) -> StorageError:
         return self._trouble(
@@ -307,6 +409,22 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 first.backup(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        """What the file says of the custom fields in tables of ours, by the plural of the record's name."""
+        found: dict[str, dict[str, Recorded]] = {}
+        if not self._run("SELECT 1 FROM sqlite_schema WHERE name = ?", (self._schema.kinds,)):
+            return found
+        plurals = {table.name: entity.plural for entity, table in self._schema.tables.items() if table.ours}
+        for name, field, kind in self._run(f"SELECT table_name, field, kind FROM {self._schema.kinds}"):
+            if name not in plurals:
+                continue
+            for not_null, default in self._run(COLUMN, (name, field)):
+                value = None if default is None else self._run(f"SELECT {default}")[0][0]
+                decode = CODECS[kind.partition(" ")[0]].decode
+                value = value if value is None or decode is None else decode(value)
+                found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
+        return found
 
     # -- executing SQL
 
@@ -356,6 +474,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             # connection goes on reading an old snapshot.
             cursor = None
 
+    def _run_all(self, sql: str, rows: Iterator[Sequence[Any]]) -> None:
+        """Run a statement that returns nothing with each of these parameters, inside a transaction. StorageError."""
+        try:
+            (self._connection or self._reconnected()).executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
         """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
         try:
@@ -364,8 +489,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             pass  # run again below, outside ``except``, so that no __context__ holds a value
         return next(iter(self._run(sql, parameters)), None)
 
-    def _translated(self, error: sqlite3.Error) -> StorageError:
+    def _translated(self, error: sqlite3.Error) -> AuthStoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_CONSTRAINT and self._schema.foreign:
+            return self._violated(str(error))
         if code == sqlite3.SQLITE_BUSY:
             return BusyError(
                 f"{self._path} stayed locked by another process for {self._timeout} seconds; nothing was"
@@ -377,6 +504,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 f"is damaged or no SQLite database ({error}); restore a backup, or choose another path"
             )
         return self._trouble(f"could not be used: {error}")
+
+    def _violated(self, what: str) -> AuthStoreError:
+        """The error for a constraint of somebody else's table that a write would break."""
+        found = re.fullmatch(r"UNIQUE constraint failed: (.*?)\.([^,.]*)(, .*)?", what)
+        for table in self._schema.tables.values() if found is not None else ():
+            if found is not None and table.name == found[1]:
+                field = table.field_of(found[2])
+                model = table.model.__name__
+                return ConflictError(f"{model}.{field} is taken", model=model, field=field)
+        if what.startswith("FOREIGN KEY"):
+            what += ": rows of other tables refer to the record; remove them first"
+        return self._trouble(f"does not take it ({what}); nothing was changed")
 
     def _trouble(self, what: str) -> StorageError:
         return StorageError(f"{self._path} {what}", path=self._path)
@@ -427,24 +566,87 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     # -- look-ups
 
     def _get(self, entity: Entity, key: Key) -> Any:
-        table = self._schema.tables[entity]
-        rows = self._read(table.select, key)
+        table = self._schema.tables.get(entity)
+        if table is None or (place := self._place(table, key)) is None:
+            return None
+        rows = self._read(table.select, place)
         return self._decoded(table.record, rows[0], entity) if rows else None
 
-    def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
-        table = self._schema.tables[entity]
-        rows, parts = self._read(table.select_group, (group,)), len(table.key)
-        return {row[:parts]: self._decoded(table.record, row[parts:], entity) for row in rows}
+    def _place(self, table: Statements, key: Key) -> Sequence[Any] | None:
+        """The values by which the key's row is found; None if it is certain that there is none."""
+        if not table.indirect:
+            return table.place(key)
+        if (query := table.candidates(key)) is None:
+            return None
+        for row in self._read(*query):
+            record = self._decoded(table.record, row[len(table.key) :], table.entity)
+            if table.entity.group_of(record) == key[0]:
+                place: Sequence[Any] = row[: len(table.key)]
+                return place
+        return None
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
-        table = self._schema.tables[entity]
-        parts = len(table.key)
+    def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
+        found: dict[Key, Any] = {}
+        table = self._schema.tables.get(entity)
+        for query in table.ways_to_group(group) if table is not None else ():
+            assert table is not None
+            for row in self._read(*query):
+                record = self._decoded(table.record, row[len(table.key) :], entity)
+                if not table.scans_group or entity.group_of(record) == group:
+                    found.setdefault(self._decoded_key(table, row, record), record)
+            if found:
+                break
+        return found
+
+    def _decoded_key(self, table: Statements, row: Sequence[Any], record: Any) -> Key:
+        return self._decoded(lambda row: table.key_of(row, record), row, table.entity)  # type: ignore[no-any-return]
+
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        if (table := self._schema.tables.get(entity)) is None:
+            return []
+        if table.indirect:  # the file's order is not that of the normal forms in the keys
+            pairs = sorted((self._pair(table, row) for row in self._read(table.select_all, ())), key=lambda one: one[0])
+            return [pair for pair in pairs if after is None or pair[0] > after][:limit]
+        place = None if after is None else table.place(after)
+        if after is not None and place is None:
+            return []
+        pairs = [self._pair(table, row) for row in self._read(*table.page(place, limit, prefix))]
+        if prefix is not None and table.scans_group:
+            groups = ((entity.group_of(record), (key, record)) for key, record in pairs)
+            pairs = [pair for group, pair in groups if group is not None and group.startswith(prefix)]
+        return pairs[:limit]
+
+    def _pair(self, table: Statements, row: Sequence[Any]) -> tuple[Key, Any]:
+        """Key and record of a row that begins with the key's columns."""
+        record = self._decoded(table.record, row[len(table.key) :], table.entity)
+        return self._decoded_key(table, row, record), record
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        if (table := self._schema.tables.get(entity)) is None:
+            return 0
+        if later and not table.ordered:
+            return super()._count(entity, later)
+        [(count,)] = self._read(*table.count(later))
+        return count  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
         with self._one_view() as connection:
-            for row in self._stream(connection, table.select_all):
-                yield row[:parts], self._decoded(table.record, row[parts:], entity)
+
+            def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
+                if (table := self._schema.tables.get(entity)) is not None:
+                    for row in self._stream(connection, table.select_all):
+                        yield self._pair(table, row)
+
+            yield walk
 
     def _get_owner(self, account: Key) -> UserT | None:
-        rows = self._read(self._schema.user_by_account, account)
+        table = self._schema.tables.get(ACCOUNT)
+        if table is None or (place := table.place(account)) is None:
+            return None
+        rows = self._read(self._schema.user_by_account, place)
         return self._decoded(self._schema.tables[USER].record, rows[0], USER) if rows else None
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
@@ -462,13 +664,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 return found
         if monotonic() >= self._look_at:
             self._look()
-        digest = self._digest(session_token)
+        part = self._part(SESSION, session_token) if self._schema.foreign else self._digest(session_token)
         me = get_ident()
         try:
             turn.claims[me] = None
             if [*turn.claims][0] != me and not turn.claim(me):
-                rows = self._read(self._schema.session_and_user, (digest,))  # not kept
-                return self._found(rows[0], session_token, digest) if rows else None
+                rows = self._read(self._schema.session_and_user, (part,))  # not kept
+                return self._found(rows[0], session_token, part) if rows else None
             if (
                 place is not None
                 and watch is not None
@@ -479,24 +681,24 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 if found is not None:
                     return found
             # If another connection has committed since ``unchanged`` was asked, the next look-up notices.
-            row = self._row(self._schema.session_and_user, (digest,))
+            row = self._row(self._schema.session_and_user, (part,))
             if row is None:
-                kept.evict((digest,))
+                kept.evict((part,))
                 return None
             if place is not None and place.row == row and place.found is not None:
                 found = place.found
             else:
-                found = self._found(row, session_token, digest)
-            kept.keep(session_token, (digest,), found, row)
+                found = self._found(row, session_token, part)
+            kept.keep(session_token, (part,), found, row)
             return found
         finally:
             turn.claims.pop(me, None)
             if turn.waiting:
                 turn.wake()
 
-    def _found(self, row: Sequence[Any], session_token: str, digest: bytes) -> SessionAndUser[Any, Any]:
+    def _found(self, row: Sequence[Any], session_token: str, part: Any) -> SessionAndUser[Any, Any]:
         try:
-            return self._schema.found(row, session_token, digest)
+            return self._schema.found(row, session_token, part)
         except NOT_OURS as error:
             what = type(error).__name__
         raise self._not_ours("sessions or users", what)
@@ -517,34 +719,81 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     # -- writes
 
-    def _add(self, entity: Entity, key: Key, record: Any) -> None:
-        table = self._schema.tables[entity]
-        self._run(table.insert, table.row(key, record))
+    def _add(self, entity: Entity, key: Key, record: Any) -> Any:
+        table = self._statements(entity)
+        rows = self._run(table.insert if key else table.insert_without_key, table.row(key, record, self._now))
+        return self._as_stored(table, rows)
 
-    def _change(self, entity: Entity, key: Key, record: Any) -> None:
-        table = self._schema.tables[entity]
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        table = self._statements(entity)
+        if not table.exact:
+            return super()._add_all(entity, records)
+        try:
+            with self.transaction():
+                self._run_all(table.insert, (table.row(*pair, self._now) for pair in records))
+        except StorageError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return super()._add_all(entity, records)  # one of them has an obstacle
+            raise
+        return len(records)
+
+    def _change(self, entity: Entity, key: Key, record: Any) -> Any:
+        table = self._statements(entity)
         self._forget(entity, key)
-        self._run(table.update, table.changes(key, record))
+        place = self._place(table, key)
+        if place is None:
+            return None
+        return self._as_stored(table, self._run(table.update, table.changes(place, record, self._now)))
+
+    def _as_stored(self, table: Statements, rows: Sequence[Any]) -> Any:
+        """The record that a write returned; None if the table keeps all of a record, and the write returns none."""
+        return self._decoded(table.record, rows[0][len(table.key) :], table.entity) if rows else None
 
     def _rekey(self, entity: Entity, key: Key, new: Key) -> None:
+        table = self._statements(entity)
         self._forget(entity, key)
-        self._run(self._schema.tables[entity].rekey, (*new, *key))
+        place, moved = self._place(table, key), table.place(new)
+        if place is not None and moved is not None:
+            self._run(table.rekey, table.moved(place, moved, self._now))
 
     def _remove(self, entity: Entity, key: Key) -> Any:
-        table = self._schema.tables[entity]
+        table = self._schema.tables.get(entity)
+        if table is None or (place := self._place(table, key)) is None:
+            return None
         self._forget(entity, key)
-        rows = self._run(table.delete, key)
+        rows = self._run(table.delete, place)
         return self._decoded(table.record, rows[0], entity) if rows else None
 
     def _remove_group(self, entity: Entity, group: str) -> None:
-        for key in self._run(self._schema.tables[entity].delete_group, (group,)):
-            self._forget(entity, key)
+        table = self._schema.tables.get(entity)
+        if table is None:
+            return
+        if table.scans_group:
+            for key in self._find(entity, group):
+                self._remove(entity, key)
+        elif (parameters := table.group_parameters(group)) is not None:
+            for row in self._run(table.delete_group, parameters):
+                self._forget(entity, table.key_of(row, None))
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
-        gone = self._run(self._schema.tables[entity].purge, (to_microseconds(now), limit))
-        for key in gone:
-            self._forget(entity, key)
-        return len(gone)
+        table = self._schema.tables.get(entity)
+        if table is None:
+            return 0
+        if table.ordered:
+            gone = self._run(table.purge, (table.stored_time(now), limit))
+            for key in gone:
+                self._forget(entity, key)
+            return len(gone)
+        count = 0
+        # Of the rows that SQL cannot rule out, those that have expired.
+        due = ((table.expired(row[-1], now), row[:-1]) for row in self._run(table.due, (table.stored_time(now),)))
+        expired = ((expires, place) for expires, place in due if expires is not None)
+        for _, place in heapq.nsmallest(limit, expired, key=lambda one: one[0]):
+            rows = self._run(table.delete, place)
+            if entity is SESSION:
+                self._forget(entity, table.key_of(place, None))
+            count += len(rows)
+        return count
 
     def _forget(self, entity: Entity, key: Key) -> None:
         """Serve nothing from memory that a write to this record makes stale."""
@@ -610,21 +859,30 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _dump(self) -> Any:
         state = {}
         for entity, table in self._schema.tables.items():
-            columns = [name for (name,) in self._run(COLUMNS, (entity.plural,))]
+            columns = [name for (name,) in self._run(COLUMNS, (table.name,))]
             state[entity.plural] = columns, self._run(table.dump(columns))
         return state
 
     def _load(self, state: Any) -> None:
         self._kept.clear()
-        for table in self._schema.tables.values():
+        if self._schema.foreign:
+            self._require_unreferenced()
+        for table in reversed(self._schema.tables.values()):
             self._run(table.delete_all)
         for entity, table in self._schema.tables.items():
             columns, rows = state[entity.plural]
-            here = {name for (name,) in self._run(COLUMNS, (entity.plural,))}
+            here = {name for (name,) in self._run(COLUMNS, (table.name,))}
             shared = [i for i, name in enumerate(columns) if name in here]  # no model has any other column
             load = table.load([columns[i] for i in shared])
             for row in rows:
                 self._run(load, [row[i] for i in shared])
+
+    def _require_unreferenced(self) -> None:
+        """StorageError if another table refers to the users: what deleting them would do there is not ours."""
+        known = {table.name for table in self._schema.tables.values()}
+        for (name,) in self._run(REFERRED_TO, (self._schema.tables[USER].name,)):
+            if name not in known:
+                raise self._trouble(f"cannot be set back: its table {name}, which the schema does not know, refers to users")
 
     # -- check()
 
@@ -675,7 +933,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     for index, query in table.index_sums():
                         [(in_index, in_table)] = self._run(query, (), connection)
                         if in_index != in_table:
-                            found.append(f"index {index} differs from its table {entity.plural}: REINDEX mends that")
+                            found.append(f"index {index} differs from its table {table.name}: REINDEX mends that")
+                    for what, query in table.doubles:
+                        if count := self._run(query, (), connection)[0][0]:
+                            found.append(f"{table.name}: {count} times, several rows have the same {what}")
                     for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
                     for row in self._stream(connection, table.orphans) if table.orphans else ():
@@ -698,13 +959,23 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         for name, part in zip(table.key, key):
             if isinstance(part, bytes) and len(part) != 32:
                 yield f"{self._named(entity, record)}: its {name} has {len(part)} bytes, not 32"
-        if entity.group in NORMAL_FORMS and group != entity.group_of(record):
+        if entity.group in NORMAL_FORMS and not table.scans_group and group != entity.group_of(record):
             yield f"{self._named(entity, record)}: {brief(group)} is not its {table.group}"
 
     def _check_records(self, entity: Entity) -> Iterator[str]:
         return iter(())  # _check_storage has checked them already
 
     # -- backups
+
+    def compact(self) -> None:
+        """Rewrite the file so that it takes no more room than it needs; others wait meanwhile.
+
+        Pages that records left are used again anyway; it is worth it after many are gone. RuntimeError inside a
+        transaction; BusyError if another one outlasts ``timeout``.
+        """
+        self._require_outside("compact")
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            self._in_turn(functools.partial(self._run, statement))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new file (mode 0600), while other threads and processes go on.
@@ -719,7 +990,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             with closing(sqlite3.connect(draft, isolation_level=None)) as target, self._one_view() as source:
                 self._copy(source, target)
-                for statement in MARK if self._in_memory else ():  # there, nobody would look for it
+                for statement in MARK if self._in_memory and not self._schema.foreign else ():  # there, nobody would look for it
                     target.execute(statement)
             with self._twin(draft, synchronize=False) as copy:
                 copy._require_sound()
@@ -746,7 +1017,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             with backups.about(source, draft, "it is no backup for this store; nothing was changed"):
                 backups.copied(source, draft)
                 with open(draft, "rb") as file:  # a database without tables would become a store
-                    if file.read(72)[68:] != paths.APPLICATION_IDS[1]:
+                    if not self._schema.foreign and file.read(72)[68:] != paths.APPLICATION_IDS[1]:
                         raise backups.trouble(source, "is not one of our stores")
                 with self._twin(draft, synchronize=self._synchronize) as copy:
                     copy._require_sound()
@@ -761,7 +1032,11 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _twin(self, path: str, *, synchronize: bool) -> SQLiteAdapter[Any, Any, Any, Any, Any]:
         """Another store with the same models, which this thread alone knows."""
         models: dict[str, Any] = dict(zip(MODEL_OPTIONS, self._models.values()))
-        return SQLiteAdapter(path, synchronize=synchronize, timeout=self._timeout, **models)
+        schema = self._schema.schema
+        secret = self._secret  # a schema may need it
+        return SQLiteAdapter(
+            path, synchronize=synchronize, timeout=self._timeout, schema=schema, secret=secret, **models
+        )
 
     def _require_sound(self) -> None:
         problems = [text for (text,) in self._run("PRAGMA integrity_check(3)") if text != "ok"]
@@ -879,6 +1154,9 @@ NOT_OURS = (ValueError, TypeError, OverflowError, RecursionError)
 
 SYNC_FAILED = (1034, 1290)  # SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC
 """SQLite's error codes after which it is unknown what is on the disk."""
+
+_warned: set[str] = set()
+"""The schemas of which the log of this process says that their tokens are in the clear."""
 
 _never_closed: list[Any] = []
 

@@ -540,7 +540,7 @@ class _Postgres(_Target):
         self.head = "SET client_encoding TO 'UTF8';\nSET standard_conforming_strings TO on;\nBEGIN;\n"
         self.into: dict[Entity, tuple[str, list[Field]]] = {}
         for entity, table in zip(ENTITIES, tool.tables):
-            left = {"extra"} if entity is ACCOUNT else NOT_IN_AUTHJS if entity is SESSION else ()
+            left = {"extra"} if entity is ACCOUNT else NOT_IN_AUTHJS.get(entity.name, ())
             fields = [f for f in fields_of(entity.record) if f.name not in left]
             names = [f.name if tool.snake_case else AUTHJS_NAMES.get(f.name, f.name) for f in fields]
             names = ["id"] * (entity in tool.row_ids) + names

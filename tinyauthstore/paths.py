@@ -102,8 +102,11 @@ STALE_WAL = (
 class Opened:
     """A SQLite file that is open: whether its path still names it, and its content is still its own."""
 
-    def __init__(self, path: str) -> None:
-        """To be made when a connection has read the file: it then has the file and its -wal open."""
+    def __init__(self, path: str, *, ours: bool = True) -> None:
+        """To be made when a connection has read the file: it then has the file and its -wal open.
+
+        Unless it is ``ours``, its content is not looked at: others may change even its journal mode.
+        """
         self.path = path
         self.wal = f"{path}-wal"
         self._identity = identity(path)
@@ -112,7 +115,7 @@ class Opened:
         self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
         self._look_at = 0.0  # the monotonic() from which on the content is looked at again
         self._descriptor = -1
-        for descriptor in descriptors_of(self._identity):
+        for descriptor in descriptors_of(self._identity) if ours else ():
             with suppress(OSError):
                 if _in_wal_mode(os.pread(descriptor, 72, 0)):  # or it cannot be told from a copy
                     self._descriptor = descriptor
@@ -174,7 +177,7 @@ class Opened:
         )
 
 
-def stale_wal(path: str) -> bool:
+def stale_wal(path: str, *, ours: bool = True) -> bool:
     """Whether it is certain that the -wal beside a file belongs to another one.
 
     A file's header says that it is in WAL mode before a -wal is made. The file must be open in this process:
@@ -189,13 +192,14 @@ def stale_wal(path: str) -> bool:
     for descriptor in descriptors_of(identity(path)):
         with suppress(OSError):
             header = os.pread(descriptor, 72, 0)
-            return header != b"" and not _in_wal_mode(header)
+            return header != b"" and not _in_wal_mode(header, ours=ours)
     return False
 
 
-def _in_wal_mode(header: bytes) -> bool:
+def _in_wal_mode(header: bytes, *, ours: bool = True) -> bool:
     """Source: SQLite, "Database File Format", 1.3. An application's id may still be in the -wal only."""
-    return header[18:20] == b"\2\2" and header[68:72] in APPLICATION_IDS and header.startswith(MAGIC)
+    known = header[68:72] in APPLICATION_IDS or not ours
+    return header[18:20] == b"\2\2" and known and header.startswith(MAGIC)
 
 
 def descriptors_of(wanted: Identity | None, most: int = MANY_DESCRIPTORS) -> list[int]:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from .models import NORMAL_FORMS, USER, VERIFICATION_TOKEN, Field
 from .rows import IN_PYTHON
-from .schema import CUSTOM_FIELDS, USER_VERSION, Column, Schema, Table, codec_of, kind_of, quoted
+from .encodings import codec_of
+from .schema import USER_VERSION, quoted
+from .statements import Compiled, Statements, Stored, kind_of
 
 INSPECT = (
     'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value'
@@ -52,7 +54,7 @@ class Changes:
     ``run`` executes a statement and returns its rows.
     """
 
-    def __init__(self, schema: Schema, run: Callable[..., list[Any]]) -> None:
+    def __init__(self, schema: Compiled, run: Callable[..., list[Any]]) -> None:
         self._run = run
         self.missing: list[str] = []
         self.wrong: list[str] = []
@@ -61,19 +63,20 @@ class Changes:
         self._present = {(table, name.lower()): Present(name, *rest) for table, name, *rest in run(INSPECT)}
         self._tables = {table for table, _ in self._present}
         self._kinds: dict[tuple[str, str], str] = {}
-        version = run("PRAGMA user_version")[0][0]
+        version = USER_VERSION if schema.foreign else run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
             what = "the types of custom fields, other normal forms of addresses"
             self.missing.append(
                 f"what version {USER_VERSION} of the schema added to version {version} ({what})"
             )
-        if "custom_fields" not in self._tables:
-            self._add(None if self._converted else "table custom_fields", CUSTOM_FIELDS)
-        else:
-            kinds = run("SELECT table_name, field, kind FROM custom_fields")
+        ours = [table for table in schema.tables.values() if table.ours]
+        if ours and schema.kinds not in self._tables:
+            self._add(None if self._converted else f"table {schema.kinds}", schema.create_kinds)
+        elif ours:
+            kinds = run(f"SELECT table_name, field, kind FROM {schema.kinds}")
             self._kinds = {(table, field.lower()): kind for table, field, kind in kinds}
-        for table in schema.tables.values():
+        for table in ours:
             self._compare(table)
             if self._converted and table.entity in (USER, VERIFICATION_TOKEN):
                 self.steps.append(functools.partial(self._rekey, table))
@@ -99,8 +102,8 @@ class Changes:
 
     # -- what is missing
 
-    def _compare(self, table: Table) -> None:
-        name = table.entity.plural
+    def _compare(self, table: Statements) -> None:
+        name = table.name
         if name not in self._tables:
             self._add(f"table {name}", *table.create())
             return
@@ -122,11 +125,11 @@ class Changes:
             if (name, f"index {index}".lower()) not in self._present:
                 self._add(f"index {index}", statement)
 
-    def _compare_custom(self, table: Table, column: Column, f: Field, present: Present) -> None:
-        name, where = table.entity.plural, f"column {table.entity.plural}.{present.name}"
+    def _compare_custom(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
+        name, where = table.name, f"column {table.name}.{present.name}"
         field, recorded = (
             f"{f.model.__name__}.{f.name}",
-            self._kinds.get((table.entity.plural, f.name.lower())),
+            self._kinds.get((table.name, f.name.lower())),
         )
         kind = recorded.partition(" ")[0] if recorded else None
         if present.sql_type != column.sql_type or kind not in (None, f.kind.name):
@@ -164,14 +167,14 @@ class Changes:
 
     # -- mending
 
-    def _rebuild(self, table: Table, column: Column, f: Field, present: Present) -> None:
+    def _rebuild(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
         """Put a column with another definition into the old one's place; all else about the table stays.
 
         SQLite cannot alter a column. Building the whole table anew would lose other people's triggers, and
         what they said of their columns; dropping the old one would, by cascade, empty the other tables.
         """
-        name, draft, value = quoted(table.entity.plural), f"{f.name} new", quoted(present.name)
-        indexes = self._run(INDEXES_OVER, (table.entity.plural, present.name))
+        name, draft, value = quoted(table.name), f"{f.name} new", quoted(present.name)
+        indexes = self._run(INDEXES_OVER, (table.name, present.name))
         if column.not_null:
             value = f"COALESCE({value}, {quoted(draft)})"
         for index, _ in indexes:
@@ -185,9 +188,9 @@ class Changes:
         for _, sql in indexes:
             self._run(sql)
 
-    def _fill(self, table: Table, f: Field, column: str) -> None:
+    def _fill(self, table: Statements, f: Field, column: str) -> None:
         """Give each row that has no value there one of its own."""
-        name, encode = quoted(table.entity.plural), codec_of(f.kind).encode
+        name, encode = quoted(table.name), codec_of(f.kind).encode
         keys, which = (
             ", ".join(map(quoted, table.key)),
             " AND ".join(f"{quoted(part)} = ?" for part in table.key),
@@ -198,11 +201,11 @@ class Changes:
             value = encode(value) if encode is not None and value is not None else value
             self._run(f"UPDATE {name} SET {quoted(column)} = ? WHERE {which}", (value, *key))
 
-    def _rekey(self, table: Table) -> None:
+    def _rekey(self, table: Statements) -> None:
         """Compute the normal forms again. Those of ASCII are what they were."""
         if table.entity is USER:
             self._rekey_users()
-        elif table.entity.plural in self._tables:
+        elif table.name in self._tables:
             normal = NORMAL_FORMS["identifier"]
             rows = "SELECT identifier_key, token_digest, identifier FROM verification_tokens WHERE "
             for old, digest, identifier in self._run(rows + NOT_ASCII.format("identifier")):

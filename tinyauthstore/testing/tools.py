@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
 NAIVE = datetime(2026, 1, 2, 3, 4, 5)
 INDIA = timezone(timedelta(hours=5, minutes=30))
-FAR = datetime(2286, 11, 20, 17, 46, 39, 999999, UTC)
+FAR = datetime(2286, 11, 20, 17, 46, 39, 999000, UTC)
 SURROGATE = "\ud800"  # half a character: a str in Python, but no UTF-8
 HUGE = 10_000_000
 NOBODY = "nobody"
