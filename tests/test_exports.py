@@ -44,9 +44,11 @@ from tinyauthstore import (
     SplitAdapter,
     SQLiteAdapter,
     User,
+    layouts,
 )
-from tinyauthstore.exports import FORMATS, TOOLS, Exported, export
-from tinyauthstore.models import SESSION, VERIFICATION_TOKEN
+from tinyauthstore.exports import FORMATS, TOOLS, export
+from tinyauthstore.models import SESSION, VERIFICATION_TOKEN, Counts
+from tinyauthstore.portable import Moved
 
 HERE = Path(__file__).parent
 WITNESSES = HERE / "files" / "remote"
@@ -138,7 +140,7 @@ def store() -> Iterator[MemoryAdapter]:
 # --- reading exports --------------------------------------------------------------------------
 
 
-def export_of(store: Any, format: str, **options: Any) -> tuple[bytes, Exported]:
+def export_of(store: Any, format: str, **options: Any) -> tuple[bytes, Moved]:
     file = io.BytesIO()
     said = export(store, file, format, **options)
     return file.getvalue(), said
@@ -320,16 +322,16 @@ def test_a_digest_never_stands_in_the_place_of_a_token(store: Any, format: str, 
             assert form.encode() not in data
     reasons = {reason.partition(":")[0]: count for reason, count in said.left_out.items()}
     assert (reasons["sessions"], reasons["verification tokens"]) == (2, 1)
-    assert (said.records["sessions"], said.records["verification_tokens"]) == (0, 0)
+    assert (said.records.sessions, said.records.verification_tokens) == (0, 0)
 
 
 @every_target
 def test_whatever_is_in_the_store_is_counted_once(clear: Any, format: str, tool: str | None) -> None:
     _, (moved, left) = export_of(fill(clear), format, tool=tool)
     passkeys = int(tool in ("prisma", "drizzle"))
-    assert moved == {
-        "users": 2, "accounts": 3, "sessions": 2, "verification_tokens": 1, "authenticators": passkeys
-    }  # fmt: skip
+    assert moved == Counts(
+        users=2, accounts=3, sessions=2, verification_tokens=1, authenticators=passkeys
+    )  # fmt: skip
     reasons = {reason.partition(":")[0]: count for reason, count in left.items()}
     unknown = {"fields of accounts": 1} if format == "postgres" else {}
     assert reasons == unknown | ({} if passkeys else {"authenticators": 1})
@@ -350,7 +352,7 @@ def test_a_session_that_has_expired_stays(clear: Any, format: str, tool: str | N
 @every_target
 def test_an_empty_store_is_an_empty_export(store: Any, format: str, tool: str | None) -> None:
     data, said = export_of(store, format, tool=tool)
-    assert not any(said.records.values()) and said.left_out == {}
+    assert not any(said.records) and said.left_out == {}
     assert b"VALUES" not in data and b"setval" not in data and b"insertMany" not in data
 
 
@@ -450,7 +452,7 @@ def test_a_field_that_would_be_misread_stays(store: Any, format: str, extra: dic
     kept = {name: value for name, value in account.items() if name in extra}
     assert not any(kept.get(name) == value for name, value in extra.items())
     why = f"fields of accounts: {format} or its adapter would misread their names"
-    assert (said.left_out, said.records["accounts"]) == ({why: len(extra)}, 1)
+    assert (said.left_out, said.records.accounts) == ({why: len(extra)}, 1)
 
 
 def test_a_custom_field_that_would_be_misread_stays() -> None:
@@ -591,7 +593,7 @@ def test_a_token_that_is_too_long_for_its_column_stays(store: Any) -> None:
     data, said = export_of(store, "postgres", tool="sequelize")
     [row] = in_sql(data.decode())["accounts"]
     assert (row["access_token"], row["refresh_token"], row["id_token"]) == ("NULL", "r", LONG)
-    assert (row["expires_at"], said.records["accounts"]) == ("NULL", 1)
+    assert (row["expires_at"], said.records.accounts) == ("NULL", 1)
     assert said.left_out == {
         "fields of accounts: in access_token, sequelize takes at most 255 characters": 1,
         "fields of accounts: in expires_at, sequelize takes a number of 32 bits": 1,
@@ -670,6 +672,32 @@ def test_a_split_store_is_exported_as_one() -> None:
         for store in (split, whole):
             fill(store)
         assert export_of(split, "redis") == export_of(whole, "redis")
+
+
+@pytest.mark.parametrize("name", layouts.NAMES)
+def test_sessions_of_a_file_that_has_their_tokens_move(name: str) -> None:
+    """Those of other libraries; a signed-in visitor stays so."""
+    schema = getattr(layouts, name)
+    with SQLiteAdapter(":memory:", schema=schema, clock=lambda: NOW) as store:
+        ada = store.create_user(email="ada@example.com", name="Ada")
+        store.create_session(user_id=ada.id, session_token="sess-ada", expires=LATER)
+        link(store, ada.id)
+        data, said = export_of(store, "redis")
+    found = in_redis(data)
+    assert found["user:session:sess-ada"] == {
+        "sessionToken": "sess-ada", "userId": ada.id, "expires": "2031-03-04T05:06:07.089Z"
+    }  # fmt: skip
+    assert found["user:account:github:1"]["userId"] == found["user:email:ada@example.com"] == ada.id
+    assert (said.records.sessions, said.left_out) == (1, {})
+
+
+def test_a_link_that_authjs_has_mailed_moves_as_authjs_stores_it() -> None:
+    schema = layouts.drizzle
+    schema = schema.replace(verification_token=schema.verification_token.replace(tokens="authjs"))
+    with SQLiteAdapter(":memory:", schema=schema, secret="s", clock=lambda: NOW) as store:
+        store.create_verification_token(identifier="ada@example.com", token="mailed")
+        data, _ = export_of(store, "redis")
+    assert f"user:token:ada@example.com:{layouts.authjs_token('mailed', 's')}" in in_redis(data)
 
 
 def test_every_kind_of_store_gives_the_same_export(make: Any) -> None:

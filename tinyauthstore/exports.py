@@ -11,6 +11,7 @@ cannot hold and only what a provider sent may contain, becomes "?".
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,30 +22,20 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, ClassVar, NamedTuple, NoReturn
 
-from .base import BaseAdapter, brief
+from .base import brief
 from .clock import UTC
 from .errors import InvalidFieldError
 from .models import (
     ACCOUNT, AUTHENTICATOR, AUTHJS_NAMES, ENTITIES, NORMAL_FORMS, NOT_IN_AUTHJS, SESSION, USER,
-    VERIFICATION_TOKEN, Entity, Field, fields_of,
+    VERIFICATION_TOKEN, Counts, Entity, Field, fields_of,
 )
-from .split import SplitAdapter
-
-
-class Exported(NamedTuple):
-    """How many records an export moved, by kind; and how many things it left out, by the reason.
-
-    ``f"{count} {reason}"`` is for people: "12 sessions: only digests of ...".
-    """
-
-    records: dict[str, int]
-    left_out: dict[str, int]
+from .portable import Moved, _homes
 
 
 def export(
     store: Any, file: BinaryIO, format: str, *, tool: str | None = None, into: str | None = None,
     warn: Callable[[str], object] | None = None,
-) -> Exported:
+) -> Moved:
     """Write every record that another system can take to ``file``. Returns how many moved, and what did not.
 
     ``format`` is one of ``FORMATS``. ``tool``: whose tables in PostgreSQL, one of ``TOOLS`` (None: ``pg``).
@@ -55,7 +46,7 @@ def export(
     The store is read twice, the first time only to learn what the target refuses: InvalidFieldError, before
     the first byte, names the first record without which the others would be wrong, and says how many there
     are. (If somebody adds such a record in between, it comes in the middle.) ValueError for an unknown format or tool, or an option that is not the format's; TypeError for a
-    store that is no ``BaseAdapter``, and no ``SplitAdapter`` of such.
+    store, or a part of a ``SplitAdapter``, that is no ``BaseAdapter``: ``copy`` it into one first.
 
     Memory is constant: users are written one by one, each with all that belongs to them, so that nothing
     refers to a user who is not there. What others change meanwhile may be in the export or not.
@@ -75,34 +66,38 @@ def export(
     target = _target(format, tool, into)
     for data in _written(store, target):
         file.write(data)
-    return Exported(target.records, dict(target.left_out))
+    return Moved(Counts(**target.records), target.left_out)
 
 
 # --- from a store to a target -----------------------------------------------------------------
 
 
-def _records(store: Any, entity: Entity, user_id: str | None = None) -> Iterator[tuple[Entity, Any]]:
-    """All records of a kind, or one user's, each with its kind; None stands for one that has expired.
+def _records(home: Any, entity: Entity, user_id: str | None = None) -> Iterator[tuple[Entity, Any]]:
+    """All records of a kind in its store, or one user's, each with its kind; None stands for one that has expired.
 
-    TypeError as in ``export``.
+    A session or verification token has its token only if the store's keys are what Auth.js looks for, as in the files
+    of other libraries: the token itself, or the digest that Auth.js makes of the one in a mail.
     """
-    while isinstance(store, SplitAdapter):
-        role = {SESSION: "_sessions", VERIFICATION_TOKEN: "_verification"}.get(entity, "_users")
-        store = getattr(store, role)
-    if not isinstance(store, BaseAdapter):
-        raise TypeError(f"export reads stores that extend BaseAdapter, not {store!r}")
-    found = store._walk(entity) if user_id is None else store._find(entity, user_id).items()
-    for _, record in found:
-        yield entity, store._live(record) if entity.withheld else record
+    secret = None
+    if entity.withheld:
+        part = home._part(entity, "token")
+        if part == "token" or (entity is VERIFICATION_TOKEN and isinstance(part, str)):
+            secret = entity.withheld[0]
+    found = home._walk(entity) if user_id is None else home._find(entity, user_id).items()
+    for key, record in found:
+        if secret is not None:
+            record = dataclasses.replace(record, **{secret: key[-1]})
+        yield entity, home._live(record) if entity.withheld else record
 
 
 def _everything(store: Any) -> Iterator[tuple[Entity, Any]]:
     """Every user, each followed by what belongs to them; then the verification tokens."""
-    for _, user in _records(store, USER):
+    homes = _homes(store)
+    for _, user in _records(homes[USER], USER):
         yield USER, user
         for entity in (ACCOUNT, AUTHENTICATOR, SESSION):
-            yield from _records(store, entity, user.id)
-    yield from _records(store, VERIFICATION_TOKEN)
+            yield from _records(homes[entity], entity, user.id)
+    yield from _records(homes[VERIFICATION_TOKEN], VERIFICATION_TOKEN)
 
 
 def _written(store: Any, target: _Target) -> Iterator[bytes]:
