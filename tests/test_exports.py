@@ -48,7 +48,7 @@ from tinyauthstore import (
 )
 from tinyauthstore.exports import FORMATS, TOOLS, export
 from tinyauthstore.models import SESSION, VERIFICATION_TOKEN, Counts
-from tinyauthstore.portable import Moved
+from tinyauthstore.portable import Moved, dump
 
 HERE = Path(__file__).parent
 WITNESSES = HERE / "files" / "remote"
@@ -1201,3 +1201,46 @@ def test_the_readme_has_a_command_for_every_format(format: str) -> None:
 def test_the_readme_names_every_tool() -> None:
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
     assert all(f"`{tool}`" in readme for tool in TOOLS)
+
+
+def test_the_javascript_of_the_readme_feeds_a_dump_to_an_official_adapter(
+    store: Any, postgres: Postgres, node: Path, tmp_path: Path
+) -> None:
+    """Drizzle's, which makes ids of its own and has a place for passkeys."""
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"^```js\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (node / "load.mjs").write_text(script)
+    (node / "adapter.mjs").write_text(
+        """import pg from "pg"
+        import { drizzle } from "drizzle-orm/node-postgres"
+        import { DrizzleAdapter } from "@auth/drizzle-adapter"
+        export const adapter = DrizzleAdapter(drizzle(new pg.Pool({ allowExitOnIdle: true })))"""
+    )
+    postgres.run(fresh("drizzle"))
+    dumped = io.StringIO()
+    dump(fill(store), dumped, oauth_tokens=True)
+    where = {"PGHOST": postgres.folder, "PGUSER": "postgres", "PGOPTIONS": "-c search_path=fresh"}
+    ran = subprocess.run(
+        ["node", "load.mjs"], cwd=node, env={**os.environ, **where, "TZ": "Asia/Tokyo"}, input=dumped.getvalue(),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    ids = dict(map(json.loads, ran.stdout.splitlines()))
+    assert [*ids] == [ADA, GRACE]
+    users, accounts, passkeys = postgres.run(
+        "SET search_path TO fresh;", rows('SELECT * FROM "user" ORDER BY email'),
+        rows('SELECT * FROM account ORDER BY "providerAccountId"'), rows("SELECT * FROM authenticator"),
+    )  # fmt: skip
+    [[ada, grace], [first, *others], [passkey]] = users, accounts, passkeys
+    assert ada == {
+        "id": ids[ADA], "name": "Ada Lovelace", "email": "ada@example.com", "image": "https://example.com/ada.png",
+        "emailVerified": "2024-01-02T03:04:05.678",
+    }  # fmt: skip
+    assert (grace["id"], grace["emailVerified"], grace["name"]) == (ids[GRACE], None, None)
+    assert (first["userId"], first["access_token"], first["expires_at"]) == (ids[ADA], "at-1", 1893456000)
+    assert [one["userId"] for one in others] == [ids[GRACE], ids[ADA]]
+    assert passkey == {
+        "credentialID": "Y3JlZC0x", "userId": ids[ADA], "providerAccountId": "Y3JlZC0x", "counter": 7,
+        "credentialPublicKey": "cHVibGljLWtleQ==", "credentialDeviceType": "multiDevice",
+        "credentialBackedUp": True, "transports": "internal,hybrid",
+    }  # fmt: skip
