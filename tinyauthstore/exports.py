@@ -45,8 +45,9 @@ def export(
 
     The store is read twice, the first time only to learn what the target refuses: InvalidFieldError, before
     the first byte, names the first record without which the others would be wrong, and says how many there
-    are. (If somebody adds such a record in between, it comes in the middle.) ValueError for an unknown format or tool, or an option that is not the format's; TypeError for a
-    store, or a part of a ``SplitAdapter``, that is no ``BaseAdapter``: ``copy`` it into one first.
+    are; it comes in the middle if somebody adds such a record in between. ValueError for an unknown format or
+    tool, or an option that is not the format's. TypeError for a store, or a part of a ``SplitAdapter``, that is
+    no ``BaseAdapter``: ``copy`` it into one first.
 
     Memory is constant: users are written one by one, each with all that belongs to them, so that nothing
     refers to a user who is not there. What others change meanwhile may be in the export or not.
