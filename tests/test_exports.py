@@ -716,7 +716,7 @@ def test_a_request_to_dynamodb_has_at_most_25_items(store: Any) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files with few and with many users, each with an account."""
     made = []
-    for users in (1_500, 6_000):
+    for users in (2_500, 7_500):  # pages have 1,000, and two of them overlap
         made.append(tmp_path_factory.mktemp("files") / f"{users}.db")
         with SQLiteAdapter(made[-1], durability="normal") as store, store.transaction():
             for i in range(users):
