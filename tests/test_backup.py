@@ -294,6 +294,24 @@ def test_a_backup_from_before_a_field_was_added_gets_the_field(kind: str, tmp_pa
         assert two.update_user("ada", plan="pro").plan == "pro"
 
 
+@pytest.mark.parametrize("kind", ["file", "shelf"])
+def test_the_types_of_fields_that_the_models_lack_go_into_a_backup_and_back(kind: str, tmp_path: Path) -> None:
+    home = {name: tmp_path / name for name in ("one", "two")}
+    for folder in home.values():
+        folder.mkdir()
+    with MAKERS[kind](home["one"], user=Member) as one:
+        one.create_user(id="ada", plan="pro")
+    with MAKERS[kind](home["one"]) as one:
+        one.backup(tmp_path / "backup")
+    with MAKERS[kind](home["two"]) as two:
+        two.restore_backup(tmp_path / "backup")
+    for path in (tmp_path / "backup", Path(one.path), Path(two.path)):
+        with pytest.raises(StorageError, match="holds str"):
+            opened(kind, path, user=OtherMember)
+        with opened(kind, path, user=Member) as store:
+            assert store.get_user("ada").plan == "pro"
+
+
 def test_a_file_made_by_vacuum_with_other_pages_is_a_backup_too(tmp_path: Path) -> None:
     with SQLiteAdapter(tmp_path / "auth.db") as store:
         furnish(store)
