@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Final, Literal, NewType
 
 import pytest
 
@@ -339,6 +339,31 @@ def test_values_that_a_narrower_field_has_not_are_refused(opened: Any, path: Pat
         assert store.get_user("ada").plan == "gold"
     with pytest.raises(StorageError, match=r"one of 'free'"):
         opened(model(plan=(Literal["free"], "free")))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled(User):
+    """All fields of a frozen dataclass are final; a model may say so."""
+
+    plan: Final[str] = "free"
+    role: Annotated[Final[Role | None], "if any"] = None
+
+
+def test_a_final_field_is_one_of_the_type_inside(opened: Any) -> None:
+    with opened(Settled) as store:
+        store.create_user(id="ada")
+        store.create_user(id="grace", plan="gold", role="admin")
+        assert store.get_user("ada") == Settled(id="ada")
+        assert store.get_user("grace").role is Role.ADMIN
+        with pytest.raises(InvalidFieldError, match=r"Settled\.plan: expected a str"):
+            store.create_user(plan=None)
+    with opened(model(plan=(str, "free"))) as store:
+        assert store.get_user("grace").plan == "gold"
+
+
+def test_a_final_field_of_no_type_is_refused_by_name() -> None:
+    with pytest.raises(InvalidFieldError, match=r"Member\.f cannot be stored: .*Final\[...\]"):
+        MemoryAdapter(user=model(f=(Final, "free")))
 
 
 MIXED = [Literal["a", 1], int | Literal["a"], Role | str, enum.Enum("Empty", {}), Literal["\ud800"], Naive]

@@ -12,7 +12,7 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType``, ``Annotated`` or ``Final`` of these, each
 optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
@@ -386,8 +386,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if kind is None:
             raise refuse(
                 name,
-                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or"
-                " Annotated of them, alone or with None",
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType, Annotated or"
+                " Final[...] of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:
@@ -425,7 +425,7 @@ def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
         if origin in (typing.Union, types.UnionType):
             for one in typing.get_args(hint):
                 unfold(one)
-        elif origin is typing.Annotated:
+        elif origin in (typing.Annotated, typing.Final):  # in a dataclass, a Final is a field like any other
             unfold(typing.get_args(hint)[0])
         elif origin is typing.Literal:
             values.extend(typing.get_args(hint))
