@@ -194,6 +194,18 @@ def from_provider(name: str, value: Any) -> Any:
     return value
 
 
+def end_of(now: datetime, lifetime: Any) -> int | None:
+    """The ``expires_at`` of tokens issued ``now`` whose ``expires_in`` (RFC 6749 § 5.1) is ``lifetime``, in seconds.
+
+    An int, a float or digits. None for anything else, and for an end that no ``expires_at`` could hold.
+    """
+    seconds = from_provider("expires_at", lifetime)
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
+        return None
+    end = math.floor(now.timestamp()) + seconds
+    return end if end < 2**63 else None
+
+
 def _json(container: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, container):
