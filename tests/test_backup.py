@@ -367,6 +367,20 @@ def test_both_are_awaited_on_an_async_adapter(store: Any, tmp_path: Path) -> Non
     asyncio.run(main())
 
 
+def test_an_async_adapter_lies_where_its_store_does(store: Any) -> None:
+    assert AsyncAdapter(store).path == store.path
+
+
+def test_what_lies_nowhere_or_in_several_places_has_no_path() -> None:
+    """A SplitAdapter's stores each have their own."""
+    with MemoryAdapter() as memory, SQLiteAdapter(":memory:") as users, SplitAdapter(users=users) as split:
+        for store in (memory, split):
+            for asked in (store, AsyncAdapter(store)):
+                with pytest.raises(AttributeError, match=f"'{type(store).__name__}' object has no attribute 'path'"):
+                    asked.path  # noqa: B018
+        assert AsyncAdapter(users).path == users.path == ":memory:"
+
+
 def test_stores_that_are_in_memory_or_several_have_neither() -> None:
     for name in ("backup", "restore_backup"):
         assert not hasattr(MemoryAdapter, name) and not hasattr(SplitAdapter, name)
