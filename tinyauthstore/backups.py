@@ -97,11 +97,14 @@ def _sweep(beside: str) -> None:
         with suppress(OSError):  # it is in use, or not ours, or gone
             lock = _locked(folder)
             try:
-                found = os.fstat(lock)
-                if sys.platform != "win32" and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700:
+                if _is_ours(os.fstat(lock)):
                     shutil.rmtree(folder)
             finally:
                 os.close(lock)
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return sys.platform != "win32" and (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
 
 
 def _locked(folder: str) -> int:

@@ -369,8 +369,9 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
         sent |= tokens
-        if "expires_at" not in sent and (end := end_of(self._now(), sent.get("expires_in"))) is not None:
-            sent["expires_at"] = end
+        if "expires_in" in sent and "expires_at" not in sent:
+            if (end := end_of(self._now(), sent["expires_in"])) is not None:
+                sent["expires_at"] = end
         for name, value in sent.items():
             try:
                 values[name] = named[name].check(from_provider(name, value))

@@ -70,8 +70,8 @@ else:
     import fcntl
 
 VERSION = 2
-"""The version of the format, written into every journal and shelf. A higher one is refused; a lower one is read,
-and converted at opening: version 1 recorded no kinds, and had other normal forms of addresses."""
+"""The version of the format, written into every journal and shelf. A higher one is refused, a lower one converted at
+opening: version 1 recorded no kinds, and had other normal forms of addresses."""
 
 BACKENDS = ("dumb", "gnu", "ndbm", "sqlite3")
 """The submodules of ``dbm``."""

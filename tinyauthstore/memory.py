@@ -400,7 +400,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 ) from error
 
     def _record_changes(self) -> None:
-        """Write what the models, or the version, changed, once and for good: the kinds of fields, values that
+        """Write what the models, or this version, changed, once and for good: the fields' kinds, and values that
         rows lacked.
 
         All of it in a new shelf, which replaces the old one at once; or in the first line of a new journal.
@@ -543,7 +543,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 self._load(state)
             if kinds != self._kinds:
                 self._kinds = kinds
-                self._in_turn(self._checkpoint)
+                with suppress(BusyError):  # restored it is; a later checkpoint will write them
+                    self._in_turn(self._checkpoint)
         finally:
             self._kept.clear()
         self._purged_at = None

@@ -12,8 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType``, ``Annotated`` or ``Final`` of these, each
-optional (``| None``) or with a default. ``fields_of`` reads these declarations;
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType``, ``Annotated`` or ``Final`` of these,
+each optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
@@ -195,9 +195,9 @@ def from_provider(name: str, value: Any) -> Any:
 
 
 def end_of(now: datetime, lifetime: Any) -> int | None:
-    """The ``expires_at`` of tokens issued ``now`` whose ``expires_in`` (RFC 6749 § 5.1) is ``lifetime``, in seconds.
+    """The ``expires_at`` of tokens issued ``now`` for ``lifetime`` seconds: ``expires_in`` of RFC 6749 § 5.1.
 
-    An int, a float or digits. None for anything else, and for an end that no ``expires_at`` could hold.
+    That is an int, a float or digits. None for anything else, and for an end that no ``expires_at`` could hold.
     """
     seconds = from_provider("expires_at", lifetime)
     if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
@@ -398,8 +398,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if kind is None:
             raise refuse(
                 name,
-                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType, Annotated or"
-                " Final[...] of them, alone or with None",
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType, Annotated"
+                " or Final[...] of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:

@@ -72,8 +72,8 @@ def refuse_a_strangers(path: str, found: os.stat_result) -> None:
     what = f"may be written by every user of this machine (its mode is {stat.S_IMODE(found.st_mode):04o})"
     if found.st_uid not in (os.geteuid(), 0):
         raise StorageError(
-            f"{path} belongs to another user (id {found.st_uid}) and {what}: who put it there? If that is right,"
-            " take the right away (chmod o-w), and share the file by a group",
+            f"{path} belongs to another user (id {found.st_uid}), and {what}: anybody may have put it there. If"
+            " it is yours to use, take that right away (chmod o-w), and share the file by a group",
             path=path,
         )
     logging.getLogger("tinyauthstore").warning("%s %s; take that right away (chmod o-w)", path, what)

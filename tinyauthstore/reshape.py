@@ -39,8 +39,8 @@ class Collision(Exception):
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(
-            f"cannot be converted to version {USER_VERSION}: the users {one!r} and {other!r} would have the same"
-            " e-mail address; change or delete one of them with the version that wrote the file"
+            f"cannot be converted to version {USER_VERSION}: the users {one!r} and {other!r} would have the"
+            " same e-mail address; change or delete one of them with the version that wrote the file"
         )
 
 
