@@ -238,6 +238,20 @@ def test_a_backup_whose_directory_is_swept_as_soon_as_it_is_made_makes_another(
 
 
 @on_disk
+def test_a_backup_whose_directories_are_all_swept_gives_up(
+    kind: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swept(folder: str) -> int:
+        os.rmdir(folder)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(backups, "_locked", swept)
+    with pytest.raises(StorageError, match="removed at once"):
+        store.backup(tmp_path / "backup")
+    assert names(tmp_path) == ["home"]
+
+
+@on_disk
 def test_a_backup_needs_no_locks_of_directories(
     kind: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ killed, the directory stays; the next one to be made beside it removes it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -74,7 +75,7 @@ def aside(path: str) -> Iterator[str]:
 
 def _made(name: str, beside: str) -> tuple[str, int | None]:
     """A new directory, and the descriptor that keeps it locked; None where directories cannot be locked."""
-    while True:
+    for _ in range(10):
         folder = tempfile.mkdtemp(prefix=f"{name}.", suffix=SUFFIX, dir=beside)
         try:
             lock = _locked(folder)
@@ -86,6 +87,7 @@ def _made(name: str, beside: str) -> tuple[str, int | None]:
         if identity(folder) == (found.st_dev, found.st_ino):
             return folder, lock
         os.close(lock)
+    raise OSError(errno.EAGAIN, "whatever is made there is removed at once")
 
 
 def _sweep(beside: str) -> None:

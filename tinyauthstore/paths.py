@@ -61,7 +61,7 @@ def identity(path: str) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-def refuse_a_strangers(path: str, found: os.stat_result) -> None:
+def refuse_a_strangers_file(path: str, found: os.stat_result) -> None:
     """StorageError if another user owns a SQLite file which everybody may write; ours is only told of.
 
     Such a user could have put it there to read, and make up, everybody's sessions. A file that a group may
