@@ -211,6 +211,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             os.access(self._path, os.R_OK | os.W_OK) and os.access(os.path.dirname(self._path), os.W_OK)
         ):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
+        paths.refuse_a_strangers_file(self._path, found)
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
         try:

@@ -101,7 +101,8 @@ class UserStore(Protocol):
         ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
         ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept
         in ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
-        ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
+        ``provider_account_id``. ``scope`` may be a list, ``expires_at`` a float or digits; if that is absent,
+        it is computed of ``expires_in`` (seconds from now), which stays in ``extra``.
         """
 
     @abstractmethod

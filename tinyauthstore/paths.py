@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -57,6 +59,25 @@ def identity(path: str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
+
+
+def refuse_a_strangers_file(path: str, found: os.stat_result) -> None:
+    """StorageError if another user owns a SQLite file which everybody may write; ours is only told of.
+
+    Such a user could have put it there to read, and make up, everybody's sessions. A file that a group may
+    write is fine: programs of several users share it. Root may do everything anyway.
+    """
+    if sys.platform == "win32" or not found.st_mode & stat.S_IWOTH:
+        return
+    what = f"may be written by every user of this machine (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StorageError(
+            f"{path} belongs to another user (id {found.st_uid}), and {what}: anybody may have put it there. If"
+            " it is yours to use, take that right away (chmod o-w), and share the file by a group",
+            path=path,
+        )
+    logging.getLogger("tinyauthstore").warning("%s %s; take that right away (chmod o-w)", path, what)
+
 
 FINE = 100_000_000
 """Nanoseconds after which a second change surely gives a file or directory another time of modification."""

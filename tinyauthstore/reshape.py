@@ -1,4 +1,4 @@
-"""How a SQLite file comes to fit the models that open it.
+"""How a SQLite file comes to fit the models that open it, and what shelves have in common with that.
 
 ``Changes`` compares the two. Whatever loses nothing it can ``make``, in the transaction of its caller:
 tables, columns and indexes that are missing, a column that must allow None or no longer does, values for rows
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .models import NORMAL_FORMS, USER, VERIFICATION_TOKEN, Field
@@ -36,7 +37,33 @@ NOT_ASCII = "{0} GLOB '*[^ -~]*' OR length({0}) != length(CAST({0} AS BLOB))"
 
 
 class Collision(Exception):
-    """Two users would have one address."""
+    """Two users of version 1, with these ids, would have one address."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(
+            f"cannot be converted to version {USER_VERSION}: the users {one!r} and {other!r} would have the"
+            " same e-mail address; change or delete one of them with the version that wrote the file"
+        )
+
+
+def tell_rekeyed(path: str, users: Sequence[str]) -> None:
+    """Log the ids of the users, if any, whose addresses are looked up otherwise than before."""
+    if users:
+        logging.getLogger("tinyauthstore").warning(
+            "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
+            " normal form than before: %s",
+            path, USER_VERSION, ", ".join(map(repr, users)),
+        )  # fmt: skip
+
+
+def email_key_of_version_1(email: str) -> str | None:
+    """The normal form that version 1 gave an address: NFKC. SQLite files have it; shelves do not."""
+    try:
+        email.encode()
+    except UnicodeEncodeError:
+        return None
+    lower = unicodedata.normalize("NFKC", email).lower()
+    return unicodedata.normalize("NFKC", lower).strip() or None
 
 
 class Present(NamedTuple):
@@ -88,12 +115,7 @@ class Changes:
 
     def tell(self, path: str) -> None:
         """Log whose look-ups have changed. To be called when the changes are committed."""
-        if self._rekeyed:
-            logging.getLogger("tinyauthstore").warning(
-                "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
-                " normal form than before: %s",
-                path, USER_VERSION, ", ".join(map(repr, self._rekeyed)),
-            )  # fmt: skip
+        tell_rekeyed(path, self._rekeyed)
 
     def _add(self, what: str | None, *statements: str) -> None:
         self.steps += [functools.partial(self._run, sql) for sql in statements]
@@ -222,11 +244,7 @@ class Changes:
             self._run("UPDATE users SET email_key = NULL WHERE id = ?", (user_id,))
         for user_id, new in changed:
             for (other,) in self._run("SELECT id FROM users WHERE email_key = ?", (new,)):
-                raise Collision(
-                    f"cannot be converted to version {USER_VERSION}: the users {other!r} and {user_id!r}"
-                    " would have the same e-mail address; change or delete one of them with the version that"
-                    " wrote the file"
-                )
+                raise Collision(other, user_id)
             self._run("UPDATE users SET email_key = ? WHERE id = ?", (new, user_id))
         self._rekeyed = [user_id for user_id, _ in changed]
 

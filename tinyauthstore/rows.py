@@ -69,13 +69,17 @@ class Rows:
             columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields], fields)
         for i, name, normal in self._normal:
             parts[i] = [self._filed(*pair, normal) for pair in zip(parts[i], columns[name])]
-        return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+        found = zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+        return (one for one in found if None not in one[0]) if self._normal else found
 
-    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str:
-        """What a row goes by, whose key has the normal form of a value; an earlier version had another."""
+    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str | None:
+        """What a row goes by, whose key has the normal form of a value; an earlier version had another.
+
+        None if there is none any more: nobody can ask for such a row, so it is left out.
+        """
         new = normal(value)
-        self.made += new not in (None, old)
-        return old if new is None else new
+        self.made += new != old
+        return new
 
     def kinds(self, recorded: dict[str, Any]) -> dict[str, Any]:
         """What is to be recorded of custom fields, the present model's and others: kind and default.
