@@ -8,7 +8,6 @@ from before a field, and what version 1 of the schema lacked. A column of anothe
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -86,6 +85,8 @@ class Changes:
     def tell(self, path: str) -> None:
         """Log whose look-ups have changed. To be called when the changes are committed."""
         if self._rekeyed:
+            import logging  # here, because few files are converted, and all who open one would wait for it
+
             logging.getLogger("tinyauthstore").warning(
                 "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
                 " normal form than before: %s",

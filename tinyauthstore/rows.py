@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from .models import KINDS, NORMAL_FORMS, Entity, Field, Record, fields_of, filler, session_id
 
 Key = tuple[Any, ...]
+
+_filler = functools.lru_cache(maxsize=256)(filler)
+"""Compiled once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
 
 _ABSENT = object()
 
@@ -32,7 +36,7 @@ class Rows:
         self._normal = [(i, f, NORMAL_FORMS[f]) for i, f in parts if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
-        self._make = filler(model)
+        self._make = _filler(model)
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
         ours = {f.name for f in fields_of(entity.record)}
