@@ -199,14 +199,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
-            self._file_meant = paths.Opened(self._path)
+            open_files = paths.open_files()
+            self._file_meant = paths.Opened(self._path, open_files)
             self._look_at = monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
-            shm = f"{self._path}-shm" if file is not None and file == self._file() else None
-            self._watch = Watch(self._data_version, shm, self._kept.doubt)
+            same = file is not None and file == self._file_meant.identity
+            shm = f"{self._path}-shm" if same else None
+            self._watch = Watch(self._data_version, shm, self._kept.doubt, open_files)
 
     def _data_version(self) -> int:
-        version: int = self._run(DATA_VERSION)[0][0]
+        version: int = self._row(DATA_VERSION, ())[0]
         return version
 
     def _file(self) -> tuple[int, int] | None:
@@ -243,12 +245,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
-        tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        ours = application_id == APPLICATION_ID
+        tables = [] if ours else [name for (name,) in self._run(FOREIGN_TABLES)]
         changes = None
-        if application_id == APPLICATION_ID and user_version <= USER_VERSION or not (user_version or tables):
+        if ours and user_version <= USER_VERSION or not (user_version or tables):
             changes = Changes(self._schema, self._run)
         self._run("COMMIT")
-        if application_id != APPLICATION_ID and (application_id or user_version or tables):
+        if not ours and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
                 f" tables: {', '.join(tables) or 'none'}); choose another path"

@@ -59,7 +59,6 @@ class Changes:
         self._rekeyed: list[str] = []
         self._present = {(table, name.lower()): Present(name, *rest) for table, name, *rest in run(INSPECT)}
         self._tables = {table for table, _ in self._present}
-        self._kinds: dict[tuple[str, str], str] = {}
         version = run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
@@ -69,9 +68,6 @@ class Changes:
             )
         if "custom_fields" not in self._tables:
             self._add(None if self._converted else "table custom_fields", CUSTOM_FIELDS)
-        else:
-            kinds = run("SELECT table_name, field, kind FROM custom_fields")
-            self._kinds = {(table, field.lower()): kind for table, field, kind in kinds}
         for table in schema.tables.values():
             self._compare(table)
             if self._converted and table.entity in (USER, VERIFICATION_TOKEN):
@@ -103,7 +99,7 @@ class Changes:
     def _compare(self, table: Table) -> None:
         name = table.entity.plural
         if name not in self._tables:
-            self._add(f"table {name}", *table.create())
+            self._mend(f"table {name}", functools.partial(self._create, table))
             return
         for column in table.columns:
             present = self._present.get((name, column.name.lower()))
@@ -122,6 +118,14 @@ class Changes:
         for index, statement in table.indexes().items():
             if (name, f"index {index}".lower()) not in self._present:
                 self._add(f"index {index}", statement)
+
+    @functools.cached_property
+    def _kinds(self) -> dict[tuple[str, str], str]:
+        """What is recorded of custom fields; asked for when a model has one."""
+        if "custom_fields" not in self._tables:
+            return {}
+        kinds = self._run("SELECT table_name, field, kind FROM custom_fields")
+        return {(table, field.lower()): kind for table, field, kind in kinds}
 
     def _compare_custom(self, table: Table, column: Column, f: Field, present: Present) -> None:
         name, where = table.entity.plural, f"column {table.entity.plural}.{present.name}"
@@ -164,6 +168,10 @@ class Changes:
         self.steps.append(step)
 
     # -- mending
+
+    def _create(self, table: Table) -> None:
+        for statement in table.create():
+            self._run(statement)
 
     def _rebuild(self, table: Table, column: Column, f: Field, present: Present) -> None:
         """Put a column with another definition into the old one's place; all else about the table stays.
