@@ -397,19 +397,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         Inside a transaction, they are as it sees them. While another thread uses the first connection to a
         file, they are read through the second one.
         """
-        me, turn = get_ident(), self._turn
         if monotonic() >= self._look_at:
             self._look()
+        block = innermost(self) if self._turn.claims else None
+        me, turn = get_ident(), block or self._turn
         try:
-            if turn.claim(me):
-                return self._run(sql, parameters)
-            if (block := innermost(self)) is not None:
-                turn = block
+            turn.claims[me] = None
+            if [*turn.claims][0] != me and (block is not None or self._in_memory):
                 self._take(turn, me)
-                self._require_whole()
-                return self._run(sql, parameters)
-            if self._in_memory:
-                self._take(turn, me)
+            if [*turn.claims][0] == me or turn.claim(me):
+                if block is not None:
+                    self._require_whole()
                 return self._run(sql, parameters)
             turn = self._reader_turn
             self._take(turn, me)
