@@ -434,8 +434,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
         table = self._schema.tables[entity]
-        rows, parts = self._read(table.select_group, (group,)), len(table.key)
-        return {row[:parts]: self._decoded(table.record, row[parts:], entity) for row in rows}
+        parts, record = len(table.key), table.record
+
+        def decode(rows: Sequence[Any]) -> dict[Key, Any]:
+            return {row[:parts]: record(row[parts:]) for row in rows}
+
+        found: dict[Key, Any] = self._decoded(decode, self._read(table.select_group, (group,)), entity)
+        return found
 
     def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
         table = self._schema.tables[entity]
@@ -484,10 +489,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if row is None:
                 kept.evict((digest,))
                 return None
-            if place is not None and place.row == row and place.found is not None:
-                found = place.found
-            else:
-                found = self._found(row, session_token, digest)
+            if place is not None and place.row == row and (found := kept.renewed(place)) is not None:
+                return found
+            found = self._found(row, session_token, digest)
             kept.keep(session_token, (digest,), found, row)
             return found
         finally:

@@ -85,6 +85,11 @@ class Kept:
         self._by_key[key] = place  # first, so that whatever is in ``places`` can be evicted
         self.places[token] = place
 
+    def renewed(self, place: Place) -> SessionAndUser[Any, Any] | None:
+        """What is kept there, no longer doubted: it was read again, and is the same. None if it was evicted."""
+        place.doubts = self._doubts
+        return place.found
+
     def evict(self, key: Any) -> None:
         """Remove the session that is filed under ``key``; nothing if it is not kept."""
         if (place := self._by_key.get(key)) is not None:
