@@ -423,7 +423,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         """One line of the journal: every record that this transaction touched, as it is now."""
         return [
             [entity.plural, *self._row(entity, key, self._records[entity].by_key.get(key))]
-            for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
+            for entity, key in {(entity, key): None for entity, key, _ in self._undo}
             if entity is not _LEFTOVERS  # they are written with their record
         ]
 
