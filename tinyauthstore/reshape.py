@@ -57,7 +57,7 @@ class Changes:
         self.wrong: list[str] = []
         self.steps: list[Callable[[], object]] = []
         self._rekeyed: list[str] = []
-        self._present = {(table, name.lower()): Present(name, *rest) for table, name, *rest in run(INSPECT)}
+        self._present = {(row[0], row[1].lower()): row for row in run(INSPECT)}  # by table and name
         self._tables = {table for table, _ in self._present}
         version = run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
@@ -102,18 +102,21 @@ class Changes:
             self._mend(f"table {name}", functools.partial(self._create, table))
             return
         for column in table.columns:
-            present = self._present.get((name, column.name.lower()))
-            if present is None:
+            row = self._present.get((name, column.name.lower()))
+            if row is None:
                 self._add(f"column {name}.{column.name} ({column.definition})", table.add_column(column))
                 if (f := column.custom) is not None:
                     self._add(None, table.record_kind(f))
                     if column.each_its_own:
                         self.steps.append(functools.partial(self._fill, table, f, f.name))
-            elif column.custom is not None:
+                continue
+            _, spelt, sql_type, not_null, default = row
+            if column.custom is not None:
+                present = Present(spelt, sql_type, not_null, default)
                 self._compare_custom(table, column, column.custom, present)
-            elif present.sql_type != column.sql_type:
+            elif sql_type != column.sql_type:
                 self.wrong.append(
-                    f"column {name}.{column.name} is {present.sql_type}, the model needs {column.sql_type}"
+                    f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}"
                 )
         for index, statement in table.indexes().items():
             if (name, f"index {index}".lower()) not in self._present:
