@@ -929,10 +929,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         BusyError as in ``_take``; WouldWait instead of waiting, if called by ``at_once``.
         """
         me, turn = get_ident(), self._turn
+        if turn.claims:  # perhaps by a transaction that this context is inside
+            turn = innermost(self) or turn
         try:
             turn.claims[me] = None
-            if [*turn.claims][0] != me and not turn.claim(me):
-                turn = innermost(self) or turn
+            if [*turn.claims][0] != me:
                 self._take(turn, me)
             return read()
         finally:

@@ -112,3 +112,10 @@ class BusyError(StorageError):
 
 class LockedError(StorageError):
     """A store that may be open only once is open already, in this or another process."""
+
+
+def warn(message: str, *values: object) -> None:
+    """Log a warning under the package's name, for what nobody would hear of otherwise."""
+    import logging  # here, because few processes have a reason, and all would wait for the import
+
+    logging.getLogger("tinyauthstore").warning(message, *values)

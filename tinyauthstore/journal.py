@@ -470,9 +470,9 @@ class Journal:
             self.refusal = f"{reason}: nothing more can be written until the store is opened again"
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:  # a nearly full disk may take only a part
-            rest = rest[os.write(self._file, rest) :]
+        written = os.write(self._file, data)
+        while written < len(data):  # a nearly full disk may take only a part
+            written += os.write(self._file, data[written:])
 
     def _fsync(self) -> None:
         try:

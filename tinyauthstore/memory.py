@@ -203,15 +203,14 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 turn.wake()
 
     def _get_owner(self, account: Key) -> UserT | None:
-        def read() -> Any:
-            linked = accounts.get(account)
-            return None if linked is None else users.get((linked.user_id,))
-
-        begun, accounts, users = self._begun, self._records[ACCOUNT].by_key, self._records[USER].by_key
-        user = read()
+        begun, user = self._begun, self._linked_to(account)
         if self._turn.claims or begun != self._begun:
-            user = self._in_turn(read)
+            user = self._in_turn(lambda: self._linked_to(account))
         return None if user is None else fresh(user)
+
+    def _linked_to(self, account: Key) -> Any:
+        linked = self._records[ACCOUNT].by_key.get(account)
+        return None if linked is None else self._records[USER].by_key.get((linked.user_id,))
 
     # -- writes
 
@@ -489,7 +488,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         """One line of the journal: every record that this transaction touched, as it is now."""
         return [
             [entity.plural, *self._row(entity, key, self._records[entity].by_key.get(key))]
-            for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
+            for entity, key in {(entity, key): None for entity, key, _ in self._undo}
             if entity is not _LEFTOVERS  # they are written with their record
         ]
 

@@ -8,7 +8,6 @@ from before a field, and what version 1 of the schema lacked. A column of anothe
 from __future__ import annotations
 
 import functools
-import logging
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from .models import NORMAL_FORMS, USER, VERIFICATION_TOKEN, Field
 from .rows import IN_PYTHON
 from .encodings import codec_of
+from .errors import warn
 from .schema import USER_VERSION, quoted
 from .statements import Compiled, Statements, Stored, kind_of
 
@@ -49,7 +49,7 @@ class Collision(Exception):
 def tell_rekeyed(path: str, users: Sequence[str]) -> None:
     """Log the ids of the users, if any, whose addresses are looked up otherwise than before."""
     if users:
-        logging.getLogger("tinyauthstore").warning(
+        warn(
             "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
             " normal form than before: %s",
             path, USER_VERSION, ", ".join(map(repr, users)),
@@ -87,9 +87,8 @@ class Changes:
         self.wrong: list[str] = []
         self.steps: list[Callable[[], object]] = []
         self._rekeyed: list[str] = []
-        self._present = {(table, name.lower()): Present(name, *rest) for table, name, *rest in run(INSPECT)}
+        self._present = {(row[0], row[1].lower()): row for row in run(INSPECT)}  # by table and name
         self._tables = {table for table, _ in self._present}
-        self._kinds: dict[tuple[str, str], str] = {}
         version = USER_VERSION if schema.foreign else run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
@@ -97,12 +96,10 @@ class Changes:
             self.missing.append(
                 f"what version {USER_VERSION} of the schema added to version {version} ({what})"
             )
+        self._kinds_table = schema.kinds
         ours = [table for table in schema.tables.values() if table.ours]
         if ours and schema.kinds not in self._tables:
             self._add(None if self._converted else f"table {schema.kinds}", schema.create_kinds)
-        elif ours:
-            kinds = run(f"SELECT table_name, field, kind FROM {schema.kinds}")
-            self._kinds = {(table, field.lower()): kind for table, field, kind in kinds}
         for table in ours:
             self._compare(table)
             if self._converted and table.entity in (USER, VERIFICATION_TOKEN):
@@ -127,25 +124,36 @@ class Changes:
     def _compare(self, table: Statements) -> None:
         name = table.name
         if name not in self._tables:
-            self._add(f"table {name}", *table.create())
+            self._mend(f"table {name}", functools.partial(self._create, table))
             return
         for column in table.columns:
-            present = self._present.get((name, column.name.lower()))
-            if present is None:
+            row = self._present.get((name, column.name.lower()))
+            if row is None:
                 self._add(f"column {name}.{column.name} ({column.definition})", table.add_column(column))
                 if (f := column.custom) is not None:
                     self._add(None, table.record_kind(f))
                     if column.each_its_own:
                         self.steps.append(functools.partial(self._fill, table, f, f.name))
-            elif column.custom is not None:
+                continue
+            _, spelt, sql_type, not_null, default = row
+            if column.custom is not None:
+                present = Present(spelt, sql_type, not_null, default)
                 self._compare_custom(table, column, column.custom, present)
-            elif present.sql_type != column.sql_type:
+            elif sql_type != column.sql_type:
                 self.wrong.append(
-                    f"column {name}.{column.name} is {present.sql_type}, the model needs {column.sql_type}"
+                    f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}"
                 )
         for index, statement in table.indexes().items():
             if (name, f"index {index}".lower()) not in self._present:
                 self._add(f"index {index}", statement)
+
+    @functools.cached_property
+    def _kinds(self) -> dict[tuple[str, str], str]:
+        """What is recorded of custom fields; asked for when a model has one."""
+        if self._kinds_table not in self._tables:
+            return {}
+        kinds = self._run(f"SELECT table_name, field, kind FROM {self._kinds_table}")
+        return {(table, field.lower()): kind for table, field, kind in kinds}
 
     def _compare_custom(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
         name, where = table.name, f"column {table.name}.{present.name}"
@@ -188,6 +196,10 @@ class Changes:
         self.steps.append(step)
 
     # -- mending
+
+    def _create(self, table: Statements) -> None:
+        for statement in table.create():
+            self._run(statement)
 
     def _rebuild(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
         """Put a column with another definition into the old one's place; all else about the table stays.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,16 @@ _ABSENT = object()
 
 IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind in KINDS.items()}
 """What a field's type is called, by the name of its kind."""
+
+
+def _compiled(model: Any) -> Callable[..., Any]:
+    return _filler(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _filler(model: Any) -> Callable[..., Any]:
+    """Once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
+    return filler(model)
 
 
 class Rows:
@@ -32,7 +43,7 @@ class Rows:
         self._normal = [(i, f, NORMAL_FORMS[f]) for i, f in parts if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
-        self._make = filler(model)
+        self._make = _compiled(model)
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
         ours = {f.name for f in fields_of(entity.record)}
