@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         VerificationStore,
     )
     from .errors import (
+        AccountNotLinkedError,
         AuthStoreError,
         BusyError,
         ClosedError,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "AccountNotLinkedError",
     "Adapter",
     "AuthStoreError",
     "Authenticator",

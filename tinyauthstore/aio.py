@@ -17,6 +17,7 @@ lock stays held. All of this holds because the worker thread runs its calls stri
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -241,6 +242,24 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
             return await self._on_worker(method, *arguments, **fields)
         finally:
             lock.release()
+
+    async def run(
+        self, function: Callable[Concatenate[Any, P], T], /, *arguments: P.args, **fields: P.kwargs
+    ) -> T:
+        """What ``function(store, *arguments, **fields)`` returns, or raises, on the worker thread.
+
+        ``store`` is the adapter that this one wraps. The function is a plain one, TypeError otherwise. It is one
+        transaction (inside ``transaction()``, a savepoint) and one trip to the thread, however many methods it
+        calls: ``await store.run(sign_in_by_email, identifier=..., token=...)``.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"run() takes a plain function of the wrapped store; {function!r} is to be awaited")
+
+        def run() -> T:
+            with self._adapter.transaction():
+                return function(self._adapter, *arguments, **fields)
+
+        return await self._wait_for(run)
 
     # -- transactions, closing
 

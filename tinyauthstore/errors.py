@@ -23,6 +23,19 @@ class ConflictError(AuthStoreError):
         self.field = field
 
 
+class AccountNotLinkedError(ConflictError):
+    """Somebody signs in by an account that is linked to nobody, and its e-mail address is a user's; nothing was changed.
+
+    ``provider`` is the account's. The address is not kept. Raised by ``signin.sign_in_by_account``.
+    """
+
+    def __init__(
+        self, message: str = "", *, model: str = "User", field: str = "email", provider: str = ""
+    ) -> None:
+        super().__init__(message, model=model, field=field)
+        self.provider = provider
+
+
 class NotFoundError(AuthStoreError, LookupError):
     """The record that a write refers to does not exist; nothing was changed.
 

@@ -1,0 +1,257 @@
+"""The rules of signing in: who it is, which session begins, what ends. Functions of any ``Adapter``.
+
+Each is one transaction: what it answers has happened, and of what it refuses nothing has. ``await
+store.run(sign_in_by_email, ...)`` is the same for an ``AsyncAdapter``.
+
+``session_token`` is the cookie that the browser came with, or None: a sign-in ends that session and begins another
+(ASVS 5.0, 7.2.4). ``**session`` are ``expires`` and custom fields of the new session. Times are the store's.
+
+Auth.js decides the same in ``handleLoginOrRegister``. Where we differ:
+
+==============================  ================================  =================================================
+                                Auth.js                           here, and why
+==============================  ================================  =================================================
+unknown account, and somebody   links it to whoever is signed in  never linked by a sign-in: a callback that another
+is signed in                                                      site forged would. ``link_account_to`` links
+known account, and somebody     error, or the old session goes    the account's user is signed in by a new session:
+is signed in                    on                                who proves who they are, is that (7.2.4)
+known account                   keeps its first tokens            stores the new ones: the old ones expire
+unknown account, known address  error; under ``allowDangerous-    error; under ``proves_email``, linked only if
+                                EmailAccountLinking`` linked,     provider *and* user have proven the address:
+                                whoever has proven what           either may be somebody else's claim
+an account's new user           address counts as unproven        the same, unless ``proves_email`` and the profile
+                                                                  says proven
+address proven for the first    becomes proven, all else stays    becomes proven; sessions, accounts and passkeys
+time, on a known user                                             from before go: they may be an attacker's
+address proven again            the time of proof moves           the first proof stays
+==============================  ================================  =================================================
+
+What may have been prepared for somebody before they first came is the subject of Sudhodanan and Paverd,
+"Pre-hijacked accounts" (USENIX Security 2022). Its five attacks: the classic-federated merge and the non-verifying
+identity provider fail in ``sign_in_by_account``; the unexpired session, the trojan identifier and the unexpired
+e-mail change end in ``sign_in_by_email``.
+
+An address is what a ``User`` may have as ``email`` and has an ``@``. The identifier of a sign-in token is an address;
+that of a change of address has blanks and no ``@``, so no address is ever the same, and neither token passes for the
+other. Give other purposes identifiers without ``@`` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from .clock import real_time
+from .contract import Adapter
+from .errors import AccountNotLinkedError, InvalidFieldError
+from .models import Account, Session, User, VerificationToken, email_key, fields_of
+
+_USER = {f.name: f for f in fields_of(User)}
+_NAMES = ("type", "provider", "provider_account_id")
+
+
+class SignedIn(NamedTuple):
+    """Who is signed in now, by which session (its ``session_token`` goes into the cookie), and whether they are new."""
+
+    user: User
+    session: Session
+    is_new_user: bool
+
+
+def sign_in_by_email(
+    store: Adapter, /, *, identifier: str, token: str, session_token: str | None = None, **session: Any
+) -> SignedIn | None:
+    """Sign in whoever presents the token that was mailed to the address ``identifier``. None if it is no such token.
+
+    The token is used up, and the address's user found or created. An address proven for the first time on a user
+    who existed before: their sessions, accounts, passkeys and pending change of address go, because whoever
+    registered the address without owning it may have left them. TypeError and InvalidFieldError for ``**session`` as
+    in ``create_session``; the token can then be used again. Source: ASVS 6.3, "Pre-hijacked accounts" § 4.
+    """
+    if isinstance(identifier, str) and not _is_address(identifier):
+        return None  # a token for another purpose proves no address
+    with store.transaction():
+        used = store.use_verification_token(identifier=identifier, token=token)
+        if used is None:
+            return None
+        known = store.get_user_by_email(used.identifier)
+        user = known or store.create_user(email=used.identifier)
+        if known is not None and known.email_verified is None:
+            _drop_ways_in(store, known.id)
+        return _begin(store, user, session_token, session, is_new=known is None, proven=True)
+
+
+def sign_in_by_account(
+    store: Adapter, /, *, account: Mapping[str, Any], profile: Mapping[str, Any], proves_email: bool = False,
+    session_token: str | None = None, **session: Any
+) -> SignedIn:
+    """Sign in whoever came back from an identity provider, after the application has verified the response.
+
+    ``account`` has ``type``, ``provider``, ``provider_account_id`` and what else the token response held; ``profile``
+    may have ``email``, ``email_verified`` (True, or when: an aware datetime; anything else, ``"true"`` included, is
+    no proof), ``name`` and ``image``. What no user can have of it counts as absent: what a provider sends must not
+    keep anybody from signing in.
+
+    The account decides, never the address. Linked: its user, whatever the profile says now; the tokens are
+    refreshed. Not linked, and nobody has the address: a new user. Not linked, and somebody has it:
+    AccountNotLinkedError, and nothing was changed; unless ``proves_email`` (this provider is trusted to verify
+    addresses), the profile says that it is proven, and the user has proven it here: then it is linked to them.
+
+    TypeError if ``account`` lacks one of its three names. Source: ASVS 5.0, 10.5.2 (an account is its provider and its
+    id there, never an address that may be given to somebody else).
+    """
+    key, tokens = _taken_apart(account)
+    email, verified = profile.get("email"), profile.get("email_verified")
+    email = email if isinstance(email, str) and _is_address(email) else None
+    proven = email is not None and proves_email and (verified is True or _fitting("email_verified", verified) is not None)
+    with store.transaction():
+        user = store.get_user_by_account(provider=key["provider"], provider_account_id=key["provider_account_id"])
+        is_new = False
+        if user is None and email is not None:
+            user = store.get_user_by_email(email)
+            if user is not None and not (proven and user.email_verified is not None):
+                raise AccountNotLinkedError(
+                    f"another user has the e-mail address of this account at {key['provider']!a:.80}; they can sign in"
+                    " as they did before, and link it then",
+                    provider=key["provider"],
+                )
+        if user is None:
+            is_new = True
+            user = store.create_user(
+                email=email, name=_fitting("name", profile.get("name")), image=_fitting("image", profile.get("image")),
+                email_verified=_fitting("email_verified", verified) if proven else None,
+            )
+        store.link_account(tokens, user_id=user.id, **key)
+        return _begin(store, user, session_token, session, is_new=is_new, proven=is_new and proven)
+
+
+def link_account_to(store: Adapter, /, *, session_token: str, account: Mapping[str, Any]) -> Account | None:
+    """Link the account to who is signed in by that session, and return it. None if nobody is.
+
+    ``account`` as in ``sign_in_by_account``. ConflictError if it is another user's; their own again is refreshed.
+    """
+    key, tokens = _taken_apart(account)
+    with store.transaction():
+        found = store.get_session_and_user(session_token)
+        return None if found is None else store.link_account(tokens, user_id=found.user.id, **key)
+
+
+def sign_in_by_passkey(
+    store: Adapter, /, *, credential_id: str, counter: int, backed_up: bool | None = None,
+    session_token: str | None = None, **session: Any
+) -> SignedIn | None:
+    """Sign in whoever has that passkey, after the application has verified the assertion. None for an unknown one.
+
+    ``counter`` and ``backed_up`` are the signature counter and the backup state that the authenticator told, and are
+    stored; None keeps the state. CounterRegressionError, and nothing was changed, if the counter did not grow, unless
+    0 stays 0. Source: WebAuthn § 7.2, steps 19 to 24.
+    """
+    with store.transaction():
+        passkey = store.get_authenticator(credential_id)
+        user = None if passkey is None else store.get_user(passkey.user_id)
+        if user is None:
+            return None
+        changes = {} if backed_up is None else {"credential_backed_up": backed_up}
+        store.update_authenticator(credential_id, counter=counter, **changes)
+        return _begin(store, user, session_token, session)
+
+
+def request_email_change(store: Adapter, /, *, session_token: str, email: str) -> VerificationToken | None:
+    """A token that must be mailed to ``email``, and shown nowhere else. None if nobody is signed in by that session.
+
+    Until it comes back, the address stays what it was. The latest request counts. Whether somebody has the address
+    is not told here, but to whoever can read its mail. InvalidFieldError if it is no address.
+    """
+    email = _USER["email"].check(email)
+    if email is None or not _is_address(email):
+        raise _USER["email"].refusal(email)
+    with store.transaction():
+        if (found := store.get_session_and_user(session_token)) is None:
+            return None
+        identifier = _change_of(found.user.id)
+        made = store.create_verification_token(identifier=identifier)  # for the store's own random token
+        store.delete_verification_tokens(identifier)
+        store.create_verification_token(
+            identifier=identifier, token=_for_address(made.token, email), expires=made.expires
+        )
+        return made
+
+
+def confirm_email_change(store: Adapter, /, *, session_token: str, email: str, token: str) -> SignedIn | None:
+    """Change the signed-in user's address to ``email``, which is proven by the token that was mailed there.
+
+    None if nobody is signed in by that session, or the token is not their latest for that address. The session gets a
+    new token, the user's others end, and what was mailed to the old address works no more. ConflictError, and
+    nothing was changed, if another user has the address by now. Source: ASVS 5.0, 7.2.4 and 7.4.3; 6.3.7.
+    """
+    with store.transaction():
+        found = store.get_session_and_user(session_token)
+        if found is None or not _is_address(email):
+            return None
+        user = found.user
+        bound = _for_address(token, email)
+        if store.use_verification_token(identifier=_change_of(user.id), token=bound) is None:
+            return None
+        if (rotated := store.rotate_session(session_token)) is None:  # it has expired this very moment
+            return None
+        # A session tells the store's time, which no method does. This one ends with the others.
+        now = store.create_session(user_id=user.id).created_at or real_time()
+        user = store.update_user(user.id, email=email, email_verified=now)
+        store.revoke_sessions(user.id, keep=rotated.session_token)
+        if found.user.email is not None:
+            store.delete_verification_tokens(found.user.email)
+        return SignedIn(user, rotated, False)
+
+
+def _begin(
+    store: Adapter, user: User, ended: str | None, fields: dict[str, Any], *, is_new: bool = False, proven: bool = False
+) -> SignedIn:
+    """End the browser's session, begin the user's, and note when their address was proven unless it was before."""
+    if ended is not None:
+        store.delete_session(ended)
+    session = store.create_session(user_id=user.id, **fields)
+    if proven and user.email_verified is None:
+        user = store.update_user(user.id, email_verified=session.created_at or real_time())
+    return SignedIn(user, session, is_new)
+
+
+def _drop_ways_in(store: Adapter, user_id: str) -> None:
+    """End all by which somebody could be, or become, signed in as the user without reading their mail."""
+    store.revoke_sessions(user_id)
+    for account in store.list_accounts(user_id):
+        store.unlink_account(provider=account.provider, provider_account_id=account.provider_account_id)
+    for passkey in store.list_authenticators_by_user_id(user_id):
+        store.delete_authenticator(passkey.credential_id)
+    store.delete_verification_tokens(_change_of(user_id))
+
+
+def _taken_apart(account: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The three names that make an account, and the rest. TypeError if one of the three is missing."""
+    if missing := [name for name in _NAMES if name not in account]:
+        raise TypeError(f"account= needs {', '.join(_NAMES)}; it lacks {', '.join(missing)}")
+    return {name: account[name] for name in _NAMES}, {n: v for n, v in account.items() if n not in _NAMES}
+
+
+def _fitting(name: str, value: Any) -> Any:
+    """The value as a user's field of that name has it; None if no user can have it."""
+    try:
+        return _USER[name].check(value)
+    except InvalidFieldError:
+        return None
+
+
+def _is_address(text: str) -> bool:
+    return "@" in text and _fitting("email", text) is not None
+
+
+def _change_of(user_id: str) -> str:
+    """The identifier of the user's pending change of address. Hashed, because an id may hold an ``@``, and identifiers
+    that do are compared as addresses are: ``Ada@`` and ``ada@`` would be one user.
+    """
+    return f"change of address {sha256(user_id.encode()).hexdigest()}"
+
+
+def _for_address(token: str, email: str) -> str:
+    """What is stored for a token that was mailed to that address: presented with another one, it is another token."""
+    return token + " " + sha256((email_key(email) or "").encode()).hexdigest()
