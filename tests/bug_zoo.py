@@ -537,6 +537,66 @@ class CheckThenAct(MemoryAdapter):
         return found and dataclasses.replace(found, token=token)
 
 
+class Guessing(MemoryAdapter):
+    """``use_verification_token`` that does not count, but calls ``missed`` for a wrong token."""
+
+    def use_verification_token(self, *, identifier: str, token: str) -> Any:
+        group = self._identifier_group(identifier)
+        if not self._fits("token", token) or group is None:
+            return None
+        used = self._live(self._remove_used((group, self._digest(token))))
+        if used is None:
+            self.missed(group)
+        return None if used is None else dataclasses.replace(used, token=token)
+
+    def _remove_used(self, key: Any) -> Any:
+        with self.transaction():
+            return self._remove(VERIFICATION_TOKEN, key)
+
+    def missed(self, group: str) -> None:
+        """Each specimen has its own."""
+
+    def take_one(self, key: Any, code: Any) -> None:
+        with self.transaction():
+            if code.attempts is not None and code.attempts > 1:
+                self._change(VERIFICATION_TOKEN, key, dataclasses.replace(code, attempts=code.attempts - 1))
+            else:
+                self._remove(VERIFICATION_TOKEN, key)
+
+
+@caught_by("test_a_code_dies_of_so_many_wrong_tokens")
+class CodesAreGuessedAtLeisure(Guessing):
+    """Nobody counts, and a million tries are soon made. [better-auth#5116]"""
+
+
+@caught_by("test_wrong_tokens_are_no_harm_to_a_token_that_is_no_code")
+class GuessesKillLinks(Guessing):
+    """Whoever knows an address keeps its owner from signing in."""
+
+    def missed(self, group: str) -> None:
+        for key, token in self._find(VERIFICATION_TOKEN, group).items():
+            self.take_one(key, token)
+
+
+@caught_by("test_every_guess_at_a_code_is_counted")
+class GuessesAtOnceCountOnce(Guessing):
+    """SELECT attempts, then UPDATE: all who read the same number have a guess each."""
+
+    def missed(self, group: str) -> None:
+        codes = {key: code for key, code in self._find(VERIFICATION_TOKEN, group).items() if code.attempts}
+        time.sleep(0.02)
+        for key, code in codes.items():
+            self.take_one(key, code)
+
+
+@caught_by("test_the_newest_code_replaces_the_identifiers_others")
+class OldCodesLiveOn(MemoryAdapter):
+    """Ask for fifty codes, and each guess has fifty chances. [better-auth#2146]"""
+
+    def _codes(self, group: str | None) -> Any:
+        return {}
+
+
 # --- authenticators ---------------------------------------------------------------------------
 
 

@@ -233,7 +233,7 @@ METHODS: dict[str, Arguments] = {
     "revoke_session": lambda d: (d.device(), {}),
     "revoke_sessions": lambda d: ([d.pick(IDS)], d.some(keep=d.token)),
     "create_verification_token": lambda d: (
-        [], {"identifier": d.pick(IDENTIFIERS)} | d.some(token=TOKENS, expires=d.moment, purpose=["reset"])
+        [], {"identifier": d.pick(IDENTIFIERS)} | d.some(token=TOKENS, expires=d.moment, purpose=["reset"], attempts=[1, 2, 3, 0, None])
     ),
     "use_verification_token": lambda d: ([], d.verification()),
     "delete_verification_tokens": only(IDENTIFIERS),

@@ -27,7 +27,7 @@ import pytest
 from tinyauthstore import InvalidFieldError, MemoryAdapter, ShelveAdapter, SQLiteAdapter, StorageError, User
 from tinyauthstore.journal import line
 from tinyauthstore.models import email_key
-from tinyauthstore.testing import START
+from tinyauthstore.testing import FAR, START
 
 Stores: dict[str, Any] = {"sqlite": SQLiteAdapter, "shelf": ShelveAdapter}
 NOTHING = object()
@@ -353,6 +353,68 @@ def test_another_librarys_metadata_is_none_of_ours() -> None:
     field = dataclasses.field(default="free", metadata={"rule": "required|max:10"})
     with MemoryAdapter(user=model(plan=(str, field))) as store:
         assert store.create_user().plan == "free"
+
+
+# --- codes ------------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_a_codes_attempts_is_in_the_file(kind: str, path: Path) -> None:
+    """Restarting the application gives nobody another five guesses."""
+    with Stores[kind](path) as store:
+        code = store.create_verification_token(identifier="x", token="1", attempts=3, expires=FAR)
+    for _ in range(2):
+        with Stores[kind](path) as store:
+            assert store.use_verification_token(identifier="x", token="wrong") is None
+    with Stores[kind](path) as store:
+        used = store.use_verification_token(identifier="x", token="1")
+        assert used == dataclasses.replace(code, attempts=1)
+
+
+# --- files from before tokens had attempts ------------------------------------------------------
+
+
+@pytest.fixture
+def without_attempts(path: Path) -> Path:
+    """A file of version 2 as it was then, with a link under way."""
+    with SQLiteAdapter(path) as store:
+        store.create_verification_token(identifier="ada@example.com", token="link", expires=FAR)
+    query(path, "ALTER TABLE verification_tokens DROP COLUMN attempts")
+    return path
+
+
+def test_a_mere_look_names_the_column_of_attempts_and_leaves_the_file_alone(without_attempts: Path) -> None:
+    columns = "SELECT name FROM pragma_table_info('verification_tokens')"
+    before = query(without_attempts, columns)
+    with pytest.raises(StorageError, match=r"lacks column verification_tokens\.attempts .*synchronize=True"):
+        SQLiteAdapter(without_attempts, synchronize=False)
+    assert query(without_attempts, columns) == before
+
+
+def test_a_file_without_attempts_gets_them_and_its_links_are_no_codes(without_attempts: Path) -> None:
+    with SQLiteAdapter(without_attempts) as store:
+        assert store.check() == []
+        for _ in range(3):
+            assert store.use_verification_token(identifier="ada@example.com", token="wrong") is None
+        link = store.use_verification_token(identifier="ada@example.com", token="link")
+        assert link is not None and link.attempts is None
+        code = store.create_verification_token(identifier="ada@example.com", token="1", attempts=2)
+        assert store.use_verification_token(identifier="ada@example.com", token="wrong") is None
+    with SQLiteAdapter(without_attempts, synchronize=False) as store:
+        used = store.use_verification_token(identifier="ada@example.com", token="1")
+        assert used == dataclasses.replace(code, attempts=1)
+
+
+def test_what_a_store_without_attempts_writes_beside_one_with_them_is_a_link(path: Path) -> None:
+    """It knows no codes, so it made none."""
+    with SQLiteAdapter(path) as store:
+        store.create_verification_token(identifier="ada@example.com", token="link", expires=FAR)
+        query(
+            path,
+            "INSERT INTO verification_tokens (identifier_key, token_digest, identifier, expires)"
+            " SELECT 'x', token_digest, 'x', expires FROM verification_tokens",
+        )
+        link = store.use_verification_token(identifier="x", token="link")
+        assert link is not None and link.attempts is None
 
 
 # --- files of version 1 -----------------------------------------------------------------------

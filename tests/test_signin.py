@@ -222,6 +222,15 @@ def test_what_is_no_text_is_a_programmers_mistake(store: Any, wrong: Any) -> Non
             call()
 
 
+def test_a_code_signs_in_until_it_was_guessed_at_too_often(store: Any) -> None:
+    """Sign-ins that fail are counted, though nothing else of them stays."""
+    for wrong, answer in ((4, SignedIn), (5, type(None))):
+        store.create_verification_token(identifier=ADA, token="123456", attempts=5)
+        for i in range(wrong):
+            assert sign_in_by_email(store, identifier=ADA, token=f"guess {i}") is None
+        assert type(sign_in_by_email(store, identifier=ADA, token="123456")) is answer
+
+
 # --- what somebody left who registered the address first ----------------------------------------
 
 

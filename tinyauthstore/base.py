@@ -612,7 +612,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @by_name
     def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None,
+        attempts: int | None = None, **custom: Any
     ) -> VerificationTokenT:
         now = self._now()
         made = self._build(
@@ -622,10 +623,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 "identifier": identifier,
                 "token": self._new_token() if token is None else token,
                 "expires": _later(now, self._verification_max_age) if expires is None else expires,
+                "attempts": attempts,
             },
         )
-        key = (VERIFICATION_TOKEN.group_of(made), self._digest(made.token))
+        group = VERIFICATION_TOKEN.group_of(made)
+        key = (group, self._digest(made.token))
         with self.transaction():
+            if attempts is not None:
+                for code in self._codes(group):
+                    self._remove(VERIFICATION_TOKEN, code)
             self._remove(VERIFICATION_TOKEN, key)
             self._add(VERIFICATION_TOKEN, key, dataclasses.replace(made, token=""))
             self._purge_some(now)
@@ -637,8 +643,20 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not self._fits("token", token) or group is None:
             return None
         with self.transaction():
-            used = self._live(self._remove(VERIFICATION_TOKEN, (group, self._digest(token))))
+            found = self._remove(VERIFICATION_TOKEN, (group, self._digest(token)))
+            if found is None:
+                for key, code in self._codes(group).items():
+                    if code.attempts > 1:
+                        self._change(VERIFICATION_TOKEN, key, dataclasses.replace(code, attempts=code.attempts - 1))
+                    else:
+                        self._remove(VERIFICATION_TOKEN, key)
+            used = self._live(found)
         return None if used is None else dataclasses.replace(used, token=token)
+
+    def _codes(self, group: str | None) -> dict[Key, Any]:
+        """The identifier's codes by key; ``{}`` if it has none. It has one at most, unless a file was merged."""
+        tokens = {} if group is None else self._find(VERIFICATION_TOKEN, group)
+        return {key: token for key, token in tokens.items() if token.attempts is not None}
 
     def delete_verification_tokens(self, identifier: str) -> int:
         if (group := self._identifier_group(identifier)) is None:

@@ -190,18 +190,23 @@ class VerificationStore(Protocol):
 
     @abstractmethod
     def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None,
+        attempts: int | None = None, **custom: Any
     ) -> VerificationToken:
         """Create and return a token for ``identifier``. The same pair again replaces the earlier one.
 
-        ``expires`` defaults to ``verification_max_age`` from now. Source: ASVS 6.5.5 (at most 10 minutes).
+        ``expires`` defaults to ``verification_max_age`` from now. ``attempts``: this is a short code, which replaces
+        the identifier's earlier codes and dies of so many wrong tokens; None: a token that is too long to be guessed.
+        InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
         """
 
     @abstractmethod
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
         """Consume the token and return it, once, to exactly one caller; None to everybody else.
 
-        An expired token is consumed too, but None is returned.
+        An expired token is consumed too, but None is returned. A token that is none of the identifier's takes one of
+        ``attempts`` from its code, in the same transaction; if that is undone, because something around this call
+        raises, so is the counting. Tokens that are no codes suffer nothing.
         """
 
     @abstractmethod

@@ -282,6 +282,7 @@ IDENTIFIER = _rule(
     lambda text: len(text) <= MAX_KEY_LENGTH and identifier_key(text) is not None,
 )
 COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
+ATTEMPTS = _rule("an int from 1 to 2**32 - 1", lambda number: 1 <= number < 2**32)
 
 
 class Field(NamedTuple):
@@ -549,9 +550,8 @@ AUTHJS_NAMES = {
 are not listed, custom fields among them, are the same on both sides."""
 
 
-NOT_IN_AUTHJS = frozenset({"id", "created_at"})
-"""Fields of a Session that Auth.js's sessions lack. Its databases' rows do have an ``id``, but one of their
-own."""
+NOT_IN_AUTHJS = {"session": ("id", "created_at"), "verification_token": ("attempts",)}
+"""Fields that Auth.js's objects lack. Its databases' rows of sessions do have an ``id``, but one of their own."""
 
 
 class Record:
@@ -581,15 +581,16 @@ class Record:
 
         Dates are ISO 8601 UTC, bytes base64. In an ``Account``, absent fields are left out, and ``extra`` is
         spread over the top level, where Auth.js has it; what would pass for a field there stays in an
-        ``extra``. A Session has no ``id`` and no ``createdAt``. Except for these two, ``from_authjs`` makes
-        the same record of it.
+        ``extra``. A Session has no ``id`` and no ``createdAt``, a VerificationToken no ``attempts``. Except for
+        these, ``from_authjs`` makes the same record of it.
         """
         account = isinstance(self, Account)
         result: dict[str, Any] = {}
         named = {}
+        left_out = next((NOT_IN_AUTHJS.get(one.name, ()) for one in ENTITIES if isinstance(self, one.record)), ())
         for f in fields_of(type(self)):
             name, value = AUTHJS_NAMES.get(f.name, f.name), getattr(self, f.name)
-            if account and f.name == "extra" or isinstance(self, Session) and f.name in NOT_IN_AUTHJS:
+            if account and f.name == "extra" or f.name in left_out:
                 continue
             named[name] = f
             if value is not None:
@@ -748,12 +749,14 @@ class Session(Record):
 class VerificationToken(Record):
     """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
 
-    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC.
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many wrong
+    tokens for the identifier a code survives, the last of them not; None for a token that nobody can guess.
     """
 
     identifier: str = field(metadata=IDENTIFIER)
     token: str = field(repr=False, metadata=KEY)
     expires: datetime
+    attempts: int | None = field(default=None, metadata=ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True)

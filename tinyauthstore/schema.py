@@ -360,7 +360,7 @@ class Table:
                 address = f"CASE WHEN instr({column}, '@') THEN lower(trim({column})) ELSE {column} END"
                 yield f"{quoted(self.group)} IS NOT {address}"
         elif f.rule is not None:
-            yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
+            yield f"{column} NOT BETWEEN {0 if f.name == 'counter' else 1} AND {2**32 - 1}"  # COUNTER, ATTEMPTS
 
     def misfit(self, f: Field) -> str | None:
         """The SQL condition that a value, of the right SQL type, is none of the field's; None if all are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import threading
 import time
@@ -90,6 +91,9 @@ class TransactionContract(Contract):
             "delete_session": lambda a: a.delete_session("ada-1-session"),
             "revoke_sessions": lambda a: a.revoke_sessions("ada"),
             "create_verification_token": lambda a: a.create_verification_token(identifier="ada@example.com"),
+            "create_verification_token, a code": lambda a: a.create_verification_token(
+                identifier="ada@example.com", token="123456", attempts=5
+            ),
             "delete_verification_tokens": lambda a: a.delete_verification_tokens("ada@example.com"),
             "create_authenticator": lambda a: register(a, "ada"),
             "update_authenticator_counter": lambda a: a.update_authenticator_counter("ada-1", 9),
@@ -512,6 +516,13 @@ class ConcurrencyContract(Contract):
         assert len(winners) == 1, f"of {CROWD} one wins, the others get {lost.__name__}; not so {winners}"
         assert not isinstance(winners[0], Exception), winners
         assert problems(home.store) == []
+
+    def test_every_guess_at_a_code_is_counted(self, store: Any) -> None:
+        """Thirty-two at once; or each thread that reads "four left" has four guesses. [better-auth#2146]"""
+        code = store.create_verification_token(identifier="x", token="123456", attempts=CROWD + 1)
+        guess = {"identifier": "x", "token": "wrong"}
+        assert race(CROWD, lambda i: store.use_verification_token(**guess)) == [None] * CROWD
+        assert use(store, code) == dataclasses.replace(code, attempts=1)
 
     def test_a_raced_account_belongs_to_the_winner(self, store: Any) -> None:
         """One provider account, one owner, whoever came second."""
