@@ -587,16 +587,21 @@ def test_a_sign_ins_answer_shows_no_token(store: Any, sign_in: Callable[..., Any
 
 
 class Counting(MemoryAdapter):
-    """It counts the transactions that were begun."""
+    """It counts the transactions that were begun, and the look-ups of sessions outside of any."""
 
-    begun = 0
+    begun = outside = 0
 
     def _begin(self, depth: int, patience: float) -> None:
         self.begun += depth == 0
         super()._begin(depth, patience)
 
+    def get_session_and_user(self, session_token: str) -> Any:
+        self.outside += not self._marks
+        return super().get_session_and_user(session_token)
+
 
 def test_each_function_is_one_transaction() -> None:
+    """What it has looked up holds until it has written: the session has not ended meanwhile."""
     with Counting() as store:
         proven(store)
         register(store, "ada", counter=0)
@@ -611,9 +616,9 @@ def test_each_function_is_one_transaction() -> None:
         ]
         for number, call in enumerate(calls):
             change = request_email_change(store, session_token=token, email=NEW) if number == 5 else None
-            store.begun = 0
+            store.begun = store.outside = 0
             assert call() is not None
-            assert store.begun == 1
+            assert (store.begun, store.outside) == (1, 0)
 
 
 # --- change of address ------------------------------------------------------------------------
