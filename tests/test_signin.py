@@ -136,6 +136,15 @@ def test_a_new_address_becomes_a_user_whose_address_is_proven(store: Any) -> Non
     assert store.get_session_and_user(answer.session.session_token) == (answer.session, answer.user)
 
 
+def test_an_address_is_kept_without_the_blanks_around_it(store: Any, clock: FrozenClock) -> None:
+    """A line break at its end would end a mail's header."""
+    assert by_email(store, " ada@example.com\n").user.email == ADA
+    account = by_account(store, email="\tgrace@example.com ")
+    assert account.user.email == "grace@example.com"
+    token = account.session.session_token
+    assert confirmed(store, token, requested(store, token, " new@example.com\n"), NEW + "\r").user.email == NEW
+
+
 @pytest.mark.parametrize("address", [ADA, "ADA@Example.com", " ada@example.com\n"])
 def test_a_known_address_is_its_user_however_it_is_spelt(store: Any, address: str) -> None:
     ada = proven(store)

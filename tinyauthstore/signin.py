@@ -69,14 +69,14 @@ def sign_in_by_email(
     owning it may have left them. TypeError and InvalidFieldError for ``**session`` as in ``create_session``; the
     token can then be used again.
     """
-    if isinstance(identifier, str) and not _is_address(identifier):
+    if isinstance(identifier, str) and _address(identifier) is None:
         return None  # a token for another purpose proves no address
     with store.transaction():
         used = store.use_verification_token(identifier=identifier, token=token)
         if used is None:
             return None
         known = store.get_user_by_email(used.identifier)
-        user = known or store.create_user(email=used.identifier)
+        user = known or store.create_user(email=_address(used.identifier))
         if known is not None and known.email_verified is None:
             _drop_ways_in(store, known.id)
         return _begin(store, user, session_token, session, is_new=known is None, proven=True)
@@ -103,7 +103,7 @@ def sign_in_by_account(
     """
     key, tokens = _taken_apart(account)
     email, verified = profile.get("email"), profile.get("email_verified")
-    email = email if isinstance(email, str) and _is_address(email) else None
+    email = _address(email) if isinstance(email, str) else None
     since = _fitting("email_verified", verified)  # None for True, too: then it is the store's time
     proven = email is not None and proves_email and (verified is True or since is not None)
     with store.transaction():
@@ -165,8 +165,8 @@ def request_email_change(store: Adapter, /, *, session_token: str, email: str) -
     told by ``confirm_email_change``, to nobody who cannot read its mail. InvalidFieldError if it is no address. Let
     the user sign in again first, or whoever finds an open browser takes the account along (ASVS 5.0, 7.5.1).
     """
-    email = _USER["email"].check(email)
-    if email is None or not _is_address(email):
+    address = _address(email) if isinstance(email, str) else None
+    if address is None:
         raise _USER["email"].refusal(email)
     with store.transaction():
         if (found := store.get_session_and_user(session_token)) is None:
@@ -175,7 +175,7 @@ def request_email_change(store: Adapter, /, *, session_token: str, email: str) -
         made = store.create_verification_token(identifier=identifier)  # for the store's own random token
         store.delete_verification_tokens(identifier)
         store.create_verification_token(
-            identifier=identifier, token=_for_address(made.token, email), expires=made.expires
+            identifier=identifier, token=_for_address(made.token, address), expires=made.expires
         )
         return made
 
@@ -190,17 +190,16 @@ def confirm_email_change(store: Adapter, /, *, session_token: str, email: str, t
     """
     with store.transaction():
         found = store.get_session_and_user(session_token)
-        if found is None or not _is_address(email):
+        if found is None or (address := _address(email)) is None:
             return None
-        user = found.user
-        bound = _for_address(token, email)
+        user, bound = found.user, _for_address(token, address)
         if store.use_verification_token(identifier=_change_of(user.id), token=bound) is None:
             return None
         if (rotated := store.rotate_session(session_token)) is None:  # it has expired this very moment
             return None
         # The contract tells the store's time by new sessions only. This one ends with the others.
         now = store.create_session(user_id=user.id).created_at or real_time()
-        user = store.update_user(user.id, email=email, email_verified=now)
+        user = store.update_user(user.id, email=address, email_verified=now)
         store.revoke_sessions(user.id, keep=rotated.session_token)
         if found.user.email is not None:
             store.delete_verification_tokens(found.user.email)
@@ -244,8 +243,9 @@ def _fitting(name: str, value: Any) -> Any:
         return None
 
 
-def _is_address(text: str) -> bool:
-    return "@" in text and _fitting("email", text) is not None
+def _address(text: str) -> str | None:
+    """The address without the blanks that a form may leave around it; None if it is none. TypeError if no str."""
+    return text.strip() if "@" in text and _fitting("email", text) is not None else None
 
 
 def _change_of(user_id: str) -> str:
