@@ -18,7 +18,7 @@ is signed in
 known account                     keeps its first tokens            gets the new ones, for the old ones expire
 unknown account, known address    error; linked to the address's    error; under ``proves_email``, linked if the
                                   user if the provider              provider says that the address is proven and
-                                  ``allowDangerousEmail-            the user has proven it here, for either may be
+                                  ``allowDangerousEmail-            the user has proven it here: either may be
                                   AccountLinking``                  somebody who does not own it
 address of a new account's user   unproven                          proven if ``proves_email`` and the profile say so
 first proof of the address of a   marks it                          marks it, and drops what was there before:
