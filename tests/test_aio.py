@@ -254,9 +254,9 @@ def test_a_call_that_nobody_awaits_is_named_in_the_warning() -> None:
     assert "coroutine 'AsyncAdapter.create_user' was never awaited" in str(warned[0].message)
 
 
-def test_it_has_no_public_name_but_those_of_the_contract_of_backups_and_run() -> None:
+def test_it_has_no_public_name_but_those_of_the_contract_of_files_and_run() -> None:
     names = [name for name in dir(AsyncAdapter) if not name.startswith("_")]
-    assert names == sorted([*METHODS, "backup", "restore_backup", "run"])
+    assert names == sorted([*METHODS, "backup", "path", "restore_backup", "run"])
 
 
 def test_importing_the_package_does_not_import_asyncio() -> None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Final, Literal, NewType
 
 import pytest
 
@@ -340,6 +341,31 @@ def test_values_that_a_narrower_field_has_not_are_refused(opened: Any, path: Pat
         opened(model(plan=(Literal["free"], "free")))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled(User):
+    """All fields of a frozen dataclass are final; a model may say so."""
+
+    plan: Final[str] = "free"
+    role: Annotated[Final[Role | None], "if any"] = None
+
+
+def test_a_final_field_is_one_of_the_type_inside(opened: Any) -> None:
+    with opened(Settled) as store:
+        store.create_user(id="ada")
+        store.create_user(id="grace", plan="gold", role="admin")
+        assert store.get_user("ada") == Settled(id="ada")
+        assert store.get_user("grace").role is Role.ADMIN
+        with pytest.raises(InvalidFieldError, match=r"Settled\.plan: expected a str"):
+            store.create_user(plan=None)
+    with opened(model(plan=(str, "free"))) as store:
+        assert store.get_user("grace").plan == "gold"
+
+
+def test_a_final_field_of_no_type_is_refused_by_name() -> None:
+    with pytest.raises(InvalidFieldError, match=r"Member\.f cannot be stored: .*Final\[...\]"):
+        MemoryAdapter(user=model(f=(Final, "free")))
+
+
 MIXED = [Literal["a", 1], int | Literal["a"], Role | str, enum.Enum("Empty", {}), Literal["\ud800"], Naive]
 
 
@@ -424,6 +450,20 @@ def as_version_1(path: Path) -> None:
     query(path, "DROP TABLE custom_fields", "PRAGMA user_version = 1")
 
 
+def shelf_of_version_1(path: Path, *changes: Any) -> None:
+    """A shelf that was closed by no one: all that it holds stands in the journal."""
+    path.mkdir(mode=0o700)
+    header = line({"tinyauthstore": "journal", "version": 1, "generation": 0})
+    (path / "journal-000000").write_bytes(header + b"".join(line([change]) for change in changes))
+    (path / "journal-000000").chmod(0o600)
+
+
+def versions(path: Path) -> set[bytes]:
+    """What the files of a shelf say of their format."""
+    found = [re.findall(rb'"version":([0-9]+)', content) for content in files(path).values()]
+    return {version for one in found for version in one}
+
+
 def test_a_file_of_version_1_takes_the_types_of_the_models_that_convert_it(path: Path) -> None:
     with SQLiteAdapter(path, user=model(f=(int | None, None))) as store:
         store.create_user(id="ada", f=5)
@@ -497,6 +537,59 @@ def test_two_users_of_version_1_who_would_have_one_address_are_named(path: Path)
         SQLiteAdapter(path)
     assert query(path, "SELECT * FROM users") == rows
     assert query(path, "PRAGMA user_version") == [(1,)]
+
+
+WIDE = "\uff21da@example.com"
+"""Ada's address to version 1, another one's to version 2."""
+
+
+def row(user_id: str, email: str | None) -> Any:
+    return ["users", [user_id], {"email": email, "name": None, "image": None, "email_verified": None}]
+
+
+def test_addresses_in_a_shelf_of_version_1_are_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row("ada", "Ada@Example.com"), row("wide", WIDE), row("same", "ñ@example.com"), row("none", None)]
+    shelf_of_version_1(path, *rows)
+    with caplog.at_level(logging.WARNING, "tinyauthstore"), ShelveAdapter(path) as store:
+        assert store.get_user_by_email("ada@example.com").id == "ada"
+        assert store.get_user_by_email(WIDE).id == "wide"
+        assert store.check() == []
+    [record] = caplog.records
+    assert record.getMessage().endswith("version 2: the e-mail addresses of these users are looked up by another"
+                                        " normal form than before: 'wide'")  # fmt: skip
+    caplog.clear()
+    ShelveAdapter(path).close()
+    assert caplog.records == []
+
+
+def test_two_users_in_a_shelf_of_version_1_who_would_have_one_address_are_named(path: Path) -> None:
+    shelf_of_version_1(path, row("first", ADDRESS), row("second", ADDRESS.upper().replace("SS", "ß")))
+    before = files(path)
+    with pytest.raises(StorageError, match="version 2: the users 'first' and 'second' would have the same"):
+        ShelveAdapter(path)
+    assert files(path) == before
+
+
+def test_a_token_of_version_1_that_nobody_can_ask_for_any_more_is_left_out(path: Path) -> None:
+    """As in SQLite: its identifier has no normal form today."""
+    fields = {"identifier": "a" + 40 * "\u0301" + "@example.com", "expires": "9999-01-01T00:00:00+00:00"}
+    shelf_of_version_1(path, ["verification_tokens", ["old", 32 * "00"], fields])
+    with ShelveAdapter(path) as store:
+        assert store.check() == []
+        assert store.snapshot().state["verification_tokens"] == {}
+
+
+@pytest.mark.parametrize("user", [None, {"plan": (str, "free")}], ids=["plain", "custom"])
+@pytest.mark.parametrize("rows", [[], [row("ada", "ada@example.com")]], ids=["empty", "not empty"])
+def test_a_shelf_of_version_1_becomes_one_of_version_2_at_once(
+    path: Path, user: dict[str, Any] | None, rows: list[Any]
+) -> None:
+    """An older package, which does not know kinds, then says that a newer one wrote it."""
+    shelf_of_version_1(path, *rows)
+    assert versions(path) == {b"1"}
+    with ShelveAdapter(path, user=model(**user) if user else None):
+        assert versions(path) == {b"2"}
+    assert versions(path) == {b"2"}
 
 
 # --- beside others, and interrupted -----------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import heapq
-import logging
 import math
 import os
 import random
@@ -25,7 +24,7 @@ from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_option
 from .clock import monotonic
 from .contract import Adapter
 from .encodings import CODECS
-from .errors import AuthStoreError, BusyError, ConflictError, StorageError
+from .errors import AuthStoreError, BusyError, ConflictError, StorageError, warn
 from .kept import Watch
 from .memory import MemoryAdapter as MemoryAdapter
 from .memory import ShelveAdapter as ShelveAdapter
@@ -72,7 +71,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
-        schema: Schema = OURS,
+        schema: Schema | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
@@ -81,7 +80,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``schema``: how
-        records lie in the file, if it is another application's: one of ``layouts.py``, or your own.
+        records lie in the file, if it is another application's: one of ``layouts.py``, or your own; None: as in
+        all files of ours.
         ``BaseAdapter`` explains the other options.
 
         StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
@@ -104,6 +104,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._synchronize = synchronize
+        schema = OURS if schema is None else schema
         if not isinstance(schema, Schema):
             raise TypeError(f"schema= takes a Schema, such as layouts.prisma; got {type(schema).__name__}")
         self._schema = compiled(schema, tuple(self._models.values()))
@@ -151,7 +152,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._makes_user_ids = schema.user.makes_ids
         if schema.in_the_clear and not (schema.name in _warned):
             _warned.add(schema.name)
-            logging.getLogger("tinyauthstore").warning(
+            warn(
                 "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
                 schema.name, ", ".join(schema.in_the_clear),
             )  # fmt: skip
@@ -211,6 +212,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             os.access(self._path, os.R_OK | os.W_OK) and os.access(os.path.dirname(self._path), os.W_OK)
         ):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
+        paths.refuse_a_strangers_file(self._path, found)
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
         try:
@@ -250,14 +252,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
-            self._file_meant = paths.Opened(self._path, ours=not self._schema.foreign)
+            open_files = paths.open_files()
+            self._file_meant = paths.Opened(self._path, open_files, ours=not self._schema.foreign)
             self._look_at = monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
-            shm = f"{self._path}-shm" if file is not None and file == self._file() else None
-            self._watch = Watch(self._data_version, shm, self._kept.doubt)
+            same = file is not None and file == self._file_meant.identity
+            shm = f"{self._path}-shm" if same else None
+            self._watch = Watch(self._data_version, shm, self._kept.doubt, open_files)
 
     def _data_version(self) -> int:
-        version: int = self._run(DATA_VERSION)[0][0]
+        version: int = self._row(DATA_VERSION, ())[0]
         return version
 
     def _file(self) -> tuple[int, int] | None:
@@ -297,12 +301,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
-        tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        ours = application_id == APPLICATION_ID
+        tables = [] if ours else [name for (name,) in self._run(FOREIGN_TABLES)]
         changes = None
-        if application_id == APPLICATION_ID and user_version <= USER_VERSION or not (user_version or tables):
+        if ours and user_version <= USER_VERSION or not (user_version or tables):
             changes = Changes(self._schema, self._run)
         self._run("COMMIT")
-        if application_id != APPLICATION_ID and (application_id or user_version or tables):
+        if not ours and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
                 f" tables: {', '.join(tables) or 'none'}); choose another path"
@@ -533,19 +538,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         Inside a transaction, they are as it sees them. While another thread uses the first connection to a
         file, they are read through the second one.
         """
-        me, turn = get_ident(), self._turn
         if monotonic() >= self._look_at:
             self._look()
+        block = innermost(self) if self._turn.claims else None
+        me, turn = get_ident(), block or self._turn
         try:
-            if turn.claim(me):
-                return self._run(sql, parameters)
-            if (block := innermost(self)) is not None:
-                turn = block
+            turn.claims[me] = None
+            if [*turn.claims][0] != me and (block is not None or self._in_memory):
                 self._take(turn, me)
-                self._require_whole()
-                return self._run(sql, parameters)
-            if self._in_memory:
-                self._take(turn, me)
+            if [*turn.claims][0] == me or turn.claim(me):
+                if block is not None:
+                    self._require_whole()
                 return self._run(sql, parameters)
             turn = self._reader_turn
             self._take(turn, me)
@@ -587,19 +590,19 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
         found: dict[Key, Any] = {}
-        table = self._schema.tables.get(entity)
-        for query in table.ways_to_group(group) if table is not None else ():
-            assert table is not None
-            for row in self._read(*query):
-                record = self._decoded(table.record, row[len(table.key) :], entity)
-                if not table.scans_group or entity.group_of(record) == group:
-                    found.setdefault(self._decoded_key(table, row, record), record)
+        if (table := self._schema.tables.get(entity)) is None:
+            return found
+
+        def decode(rows: Sequence[Any]) -> dict[Key, Any]:
+            return dict(map(table.pair, rows))
+
+        for query in table.ways_to_group(group):
+            found = self._decoded(decode, self._read(*query), entity)
+            if table.scans_group:
+                found = {key: record for key, record in found.items() if entity.group_of(record) == group}
             if found:
                 break
         return found
-
-    def _decoded_key(self, table: Statements, row: Sequence[Any], record: Any) -> Key:
-        return self._decoded(lambda row: table.key_of(row, record), row, table.entity)  # type: ignore[no-any-return]
 
     def _page(
         self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
@@ -607,21 +610,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if (table := self._schema.tables.get(entity)) is None:
             return []
         if table.indirect:  # the file's order is not that of the normal forms in the keys
-            pairs = sorted((self._pair(table, row) for row in self._read(table.select_all, ())), key=lambda one: one[0])
+            pairs = sorted((self._decoded(table.pair, row, entity) for row in self._read(table.select_all, ())), key=lambda one: one[0])
             return [pair for pair in pairs if after is None or pair[0] > after][:limit]
         place = None if after is None else table.place(after)
         if after is not None and place is None:
             return []
-        pairs = [self._pair(table, row) for row in self._read(*table.page(place, limit, prefix))]
+        pairs = [self._decoded(table.pair, row, entity) for row in self._read(*table.page(place, limit, prefix))]
         if prefix is not None and table.scans_group:
             groups = ((entity.group_of(record), (key, record)) for key, record in pairs)
             pairs = [pair for group, pair in groups if group is not None and group.startswith(prefix)]
         return pairs[:limit]
-
-    def _pair(self, table: Statements, row: Sequence[Any]) -> tuple[Key, Any]:
-        """Key and record of a row that begins with the key's columns."""
-        record = self._decoded(table.record, row[len(table.key) :], table.entity)
-        return self._decoded_key(table, row, record), record
 
     def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
         if (table := self._schema.tables.get(entity)) is None:
@@ -638,7 +636,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
                 if (table := self._schema.tables.get(entity)) is not None:
                     for row in self._stream(connection, table.select_all):
-                        yield self._pair(table, row)
+                        yield self._decoded(table.pair, row, entity)
 
             yield walk
 
@@ -685,10 +683,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if row is None:
                 kept.evict((part,))
                 return None
-            if place is not None and place.row == row and place.found is not None:
-                found = place.found
-            else:
-                found = self._found(row, session_token, part)
+            if place is not None and place.row == row and (found := kept.renewed(place)) is not None:
+                return found
+            found = self._found(row, session_token, part)
             kept.keep(session_token, (part,), found, row)
             return found
         finally:

@@ -404,7 +404,12 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     restore = _awaited(_of.restore)
     check = _awaited(_of.check)
 
-    # -- beside the contract: only a store on a disk has these; others raise AttributeError
+    # -- beside the contract: only a store that can lie on a disk has these; others raise AttributeError
+
+    @property
+    def path(self) -> str:
+        """Where the store lies, as it says itself. Not awaited: it was settled when the store was opened."""
+        return self._adapter.path  # type: ignore[no-any-return]
 
     backup = _awaited(SQLiteAdapter.backup)
     restore_backup = _awaited(SQLiteAdapter.restore_backup)

@@ -54,7 +54,7 @@ from .kept import Kept
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, VERIFICATION_TOKEN,
     AccountT, AuthenticatorT, Counts, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
+    User, UserT, VerificationTokenT, as_json, containers, email_key, end_of, fields_of,
     from_provider, identifier_key, session_id, storable,
 )
 from .transactions import Block, Transaction, Turn, about_to_wait, innermost, tasks_share_this_thread
@@ -408,7 +408,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             # The provider's "user_id" or "type" must not decide whose account it is, or what.
             (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
-        for name, value in (sent | tokens).items():
+        sent |= tokens
+        if "expires_in" in sent and "expires_at" not in sent:
+            if (end := end_of(self._now(), sent["expires_in"])) is not None:
+                sent["expires_at"] = end
+        for name, value in sent.items():
             try:
                 values[name] = named[name].check(from_provider(name, value))
             except KeyError:
@@ -925,10 +929,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         BusyError as in ``_take``; WouldWait instead of waiting, if called by ``at_once``.
         """
         me, turn = get_ident(), self._turn
+        if turn.claims:  # perhaps by a transaction that this context is inside
+            turn = innermost(self) or turn
         try:
             turn.claims[me] = None
-            if [*turn.claims][0] != me and not turn.claim(me):
-                turn = innermost(self) or turn
+            if [*turn.claims][0] != me:
                 self._take(turn, me)
             return read()
         finally:

@@ -101,7 +101,8 @@ class UserStore(Protocol):
         ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
         ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept
         in ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
-        ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
+        ``provider_account_id``. ``scope`` may be a list, ``expires_at`` a float or digits; if that is absent,
+        it is computed of ``expires_in`` (seconds from now), which stays in ``extra``.
         """
 
     @abstractmethod
@@ -196,8 +197,8 @@ class VerificationStore(Protocol):
         """Create and return a token for ``identifier``. The same pair again replaces the earlier one.
 
         ``expires`` defaults to ``verification_max_age`` from now. ``attempts``: this is a short code, which replaces
-        the identifier's earlier codes and dies of so many wrong tokens; None: a token that is too long to be guessed.
-        InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
+        the identifier's earlier codes, and so many wrong tokens for the identifier kill it; None: a token that is too
+        long to be guessed. InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
         """
 
     @abstractmethod

@@ -24,7 +24,7 @@ class ConflictError(AuthStoreError):
 
 
 class AccountNotLinkedError(ConflictError):
-    """Somebody signs in by an account that is linked to nobody, and its e-mail address is a user's; nothing was changed.
+    """Somebody signs in by an account that is linked to nobody, but a user has its address; nothing was changed.
 
     ``provider`` is the account's. The address is not kept. Raised by ``signin.sign_in_by_account``.
     """
@@ -112,3 +112,10 @@ class BusyError(StorageError):
 
 class LockedError(StorageError):
     """A store that may be open only once is open already, in this or another process."""
+
+
+def warn(message: str, *values: object) -> None:
+    """Log a warning under the package's name, for what nobody would hear of otherwise."""
+    import logging  # here, because few processes have a reason, and all would wait for the import
+
+    logging.getLogger("tinyauthstore").warning(message, *values)

@@ -12,8 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each
-optional (``| None``) or with a default. ``fields_of`` reads these declarations;
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType``, ``Annotated`` or ``Final`` of these,
+each optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
@@ -193,6 +193,18 @@ def from_provider(name: str, value: Any) -> Any:
         if value and all(isinstance(scope, str) for scope in value):
             return " ".join(value)
     return value
+
+
+def end_of(now: datetime, lifetime: Any) -> int | None:
+    """The ``expires_at`` of tokens issued ``now`` for ``lifetime`` seconds: ``expires_in`` of RFC 6749 § 5.1.
+
+    That is an int, a float or digits. None for anything else, and for an end that no ``expires_at`` could hold.
+    """
+    seconds = from_provider("expires_at", lifetime)
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
+        return None
+    end = math.floor(now.timestamp()) + seconds
+    return end if end < 2**63 else None
 
 
 def _json(container: type) -> Callable[[Any], Any]:
@@ -388,8 +400,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if kind is None:
             raise refuse(
                 name,
-                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or"
-                " Annotated of them, alone or with None",
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType, Annotated"
+                " or Final[...] of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:
@@ -427,7 +439,7 @@ def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
         if origin in (typing.Union, types.UnionType):
             for one in typing.get_args(hint):
                 unfold(one)
-        elif origin is typing.Annotated:
+        elif origin in (typing.Annotated, typing.Final):  # in a dataclass, a Final is a field like any other
             unfold(typing.get_args(hint)[0])
         elif origin is typing.Literal:
             values.extend(typing.get_args(hint))
@@ -750,8 +762,8 @@ class Session(Record):
 class VerificationToken(Record):
     """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
 
-    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many wrong
-    tokens for the identifier a code survives, the last of them not; None for a token that nobody can guess.
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many more
+    wrong tokens for the identifier it takes until a code is dead; None for a token that is too long to be guessed.
     """
 
     identifier: str = field(metadata=IDENTIFIER)

@@ -88,6 +88,8 @@ class SplitAdapter(Adapter):
     A session store that has users too, as all of this package's do, is given a user with the same id for each
     session's user, and nothing else: it learns no address and no name. A store that has only sessions is
     given no user, and the user that its ``get_session_and_user`` returns is ignored.
+
+    It has neither ``path`` nor ``backup``, as it may lie in several places: ask the stores that it was given.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .clock import FIRST, LAST
 from .encodings import CODECS, Codec, codec_of, codec_of_members, to_microseconds
-from .errors import InvalidFieldError
+from .errors import InvalidFieldError, warn
 from .models import (
     ACCOUNT, ENTITIES, MAX_KEY_LENGTH, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN,
     Entity, Field, Record, SessionAndUser, dump_json, fields_of, filler, session_id,
@@ -124,7 +123,8 @@ class Statements:
         self.key = [name for name, _ in self._parts]
         self.indirect = any(name in NORMAL_FORMS and name not in table.normal for name in entity.key)
         self._encodes_keys = any(codec.encode is not None for _, codec in self._parts)
-        self._decodes_keys = any(codec.decode is not None for _, codec in self._parts)
+        self._key_length = len(self.key)
+        self._keys_are_stored = not (self.indirect or any(codec.decode is not None for _, codec in self._parts))
         self.group, self._group_codec = self._part(entity.group)
         self._scans_group = entity.group in NORMAL_FORMS and entity.group not in table.normal
         self._extra_group = self.group if entity.group in table.normal and self.group not in self.key else None
@@ -353,7 +353,7 @@ class Statements:
 
     def key_of(self, row: Sequence[Any], record: Any) -> tuple[Any, ...]:
         """The key of a row that begins with the key's columns, as the rules made it."""
-        if not (self._decodes_keys or self.indirect):
+        if self._keys_are_stored:
             return tuple(row[: len(self.key)])
         parts = []
         for name, (_, codec), cell in zip(self.entity.key, self._parts, row):
@@ -362,6 +362,14 @@ class Statements:
             else:
                 parts.append(cell if codec.decode is None else codec.decode(cell))
         return tuple(parts)
+
+    def pair(self, row: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
+        """Key and record of a row that begins with the key's columns."""
+        parts = self._key_length
+        record = self.fill(*row[parts:])
+        if self._keys_are_stored:
+            return row[:parts], record  # type: ignore[return-value]
+        return self.key_of(row, record), record
 
     # -- rows
 
@@ -439,7 +447,7 @@ class Statements:
         for name in value if f.name == "extra" else [f.name]:
             if name not in _left_out:
                 _left_out.add(name)
-                logging.getLogger("tinyauthstore").warning(
+                warn(
                     "%s has no column for %r, which a provider sent: it is left out", self.name, name
                 )
 
