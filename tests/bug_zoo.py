@@ -97,6 +97,40 @@ class FoldsTags(RememberingAddresses):
     normal = staticmethod(lambda email: re.sub(r"\+[^@]*", "", email.strip().lower()))
 
 
+@caught_by("test_pages_of_users_join_without_a_gap[3]")
+class PagesOverlap(MemoryAdapter):
+    """>= for >: the last of each page is also the first of the next one."""
+
+    def list_users(self, *, after: str | None = None, **options: Any) -> Any:
+        if after is None or self.get_user(after) is None:
+            return super().list_users(after=after, **options)
+        return [self.get_user(after), *super().list_users(after=after, **options)][: options.get("limit", 100)]
+
+
+@caught_by("test_users_are_listed_by_how_their_address_begins[any]")
+class PrefixIsAPattern(MemoryAdapter):
+    """LIKE with what was typed: "%" lists everybody."""
+
+    def list_users(self, *, email_prefix: str | None = None, **options: Any) -> Any:
+        return super().list_users(email_prefix=(email_prefix or "").strip("%") or None, **options)
+
+
+@caught_by("test_users_are_listed_by_id")
+class SortsAsUtf16(MemoryAdapter):
+    """As JavaScript and Windows do: an emoji comes before what UTF-8 and Python sort before it."""
+
+    def list_users(self, **options: Any) -> Any:
+        return sorted(super().list_users(**options), key=lambda user: user.id.encode("utf-16-be"))
+
+
+@caught_by("test_what_is_counted_is_live")
+class CountsTheDead(MemoryAdapter):
+    """What waits to be purged counts as signed in."""
+
+    def count(self) -> Any:
+        return super().count()._replace(sessions=len(self._records[SESSION].by_key))
+
+
 @caught_by("test_a_changed_address_frees_the_old_one")
 class OldAddressResolves(MemoryAdapter):
     """Writes the new key of its e-mail index and leaves the old one. [Upstash, Unstorage]"""
@@ -519,6 +553,19 @@ class CounterMayShrink(MemoryAdapter):
         return updated
 
 
+@caught_by("test_a_change_beside_it_is_no_way_around_the_counter")
+class CounterMayShrinkBesides(MemoryAdapter):
+    """The general update does not know what the special one knows."""
+
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> Any:
+        if "transports" not in changes:
+            return super().update_authenticator(credential_id, **changes)
+        with self.transaction():
+            updated = dataclasses.replace(self.get_authenticator(credential_id), **changes)
+            self._change(AUTHENTICATOR, (credential_id,), updated)
+        return updated
+
+
 @caught_by("test_a_counter_that_grows_is_stored[0-0]", raising="CounterRegressionError")
 class ZeroToZeroRefused(MemoryAdapter):
     """Locks out every iPhone, which does not count."""
@@ -619,7 +666,7 @@ class RecordsAreAliases(MemoryAdapter):
     """Hands out its own dict, and whoever changes that has changed the store."""
 
     def get_account(self, **key: str) -> Any:
-        return dict(self._walk(ACCOUNT)).get(self._account_key(**key))
+        return self._records[ACCOUNT].by_key.get(self._account_key(**key))
 
 
 # --- the whole store --------------------------------------------------------------------------

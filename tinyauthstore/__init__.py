@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .models import (
         Account,
         Authenticator,
+        Counts,
         Purged,
         Session,
         SessionAndUser,
@@ -61,6 +62,7 @@ __all__ = [
     "ClosedError",
     "ConflictError",
     "CounterRegressionError",
+    "Counts",
     "InvalidFieldError",
     "LockedError",
     "MemoryAdapter",

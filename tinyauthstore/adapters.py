@@ -436,12 +436,28 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         rows, parts = self._read(table.select_group, (group,)), len(table.key)
         return {row[:parts]: self._decoded(table.record, row[parts:], entity) for row in rows}
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
         table = self._schema.tables[entity]
-        parts = len(table.key)
+        rows, parts = self._read(*table.page(after, limit, prefix)), len(table.key)
+        return [(row[:parts], self._decoded(table.record, row[parts:], entity)) for row in rows]
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        [(count,)] = self._read(*self._schema.tables[entity].count(later))
+        return count  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
         with self._one_view() as connection:
-            for row in self._stream(connection, table.select_all):
-                yield row[:parts], self._decoded(table.record, row[parts:], entity)
+
+            def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
+                table = self._schema.tables[entity]
+                parts = len(table.key)
+                for row in self._stream(connection, table.select_all):
+                    yield row[:parts], self._decoded(table.record, row[parts:], entity)
+
+            yield walk
 
     def _get_owner(self, account: Key) -> UserT | None:
         rows = self._read(self._schema.user_by_account, account)

@@ -347,6 +347,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     create_user = _awaited(_of.create_user)
     get_user = _looked_up(_of.get_user)
+    list_users = _awaited(_of.list_users)
     get_user_by_email = _looked_up(_of.get_user_by_email)
     get_user_by_account = _looked_up(_of.get_user_by_account)
     update_user = _awaited(_of.update_user)
@@ -375,7 +376,10 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     get_authenticator = _looked_up(_of.get_authenticator)
     list_authenticators_by_user_id = _looked_up(_of.list_authenticators_by_user_id)
     update_authenticator_counter = _awaited(_of.update_authenticator_counter)
+    update_authenticator = _awaited(_of.update_authenticator)
+    delete_authenticator = _awaited(_of.delete_authenticator)
 
+    count = _awaited(_of.count)
     purge_expired = _awaited(_of.purge_expired)
     snapshot = _awaited(_of.snapshot)
     restore = _awaited(_of.restore)

@@ -10,7 +10,7 @@ Locks (``transactions.py`` explains turns):
 - ``_begin``, ``_commit``, ``_rollback`` and every verb that writes are called with the store's turn held, the
   verbs after ``_begin``. So no other thread writes, and what the rules have read still holds when they write.
   A transaction may end in another thread than the one in which it began.
-- ``_get``, ``_find``, ``_walk``, ``_get_owner`` and ``_get_session_and_user`` are called from any thread,
+- ``_get``, ``_find``, ``_page``, ``_count``, ``_get_owner`` and ``_get_session_and_user`` are called from any thread,
   without a turn. A backend that cannot read while another thread writes, or that would show what is not
   committed yet, reads through ``_in_turn``. Inside a transaction (``innermost(self)``) these verbs see what
   was written there.
@@ -37,6 +37,7 @@ import uuid
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import get_ident
 from types import GenericAlias, TracebackType
@@ -52,7 +53,7 @@ from .errors import (
 from .kept import Kept
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, VERIFICATION_TOKEN,
-    AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
+    AccountT, AuthenticatorT, Counts, Entity, Purged, Record, Session, SessionAndUser, SessionT,
     User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
     from_provider, identifier_key, session_id, storable,
 )
@@ -70,6 +71,9 @@ fields that have them. The rules make keys; only a backend takes them apart."""
 DAY = 24 * 60 * 60
 """Seconds."""
 
+MOST = 2**63 - 1
+"""Of records; no store has room for more, and SQLite counts no further."""
+
 UPDATES = 30
 """How many times a session that is always in use is extended within its age, unless ``session_update_age``
 says otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
@@ -77,6 +81,9 @@ says otherwise: Auth.js's ratio, which extends its 30 days at most once a day.""
 
 PURGE_BATCH = 100
 """At most so many expired records of each kind are removed by a single write, besides its own work."""
+
+PAGE = 1000
+"""So many records are read at a time where all are: the rest stays where it is, and others write in between."""
 
 MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
 """The options for ``ENTITIES``' models."""
@@ -150,10 +157,25 @@ def _later(moment: datetime, age: timedelta) -> datetime:
         return LAST
 
 
+def _earlier(moment: datetime, age: timedelta) -> datetime:
+    """``moment - age``, or the first datetime there is."""
+    try:
+        return moment - age
+    except OverflowError:
+        return FIRST
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     return value
+
+
+def _limit(value: Any) -> int:
+    """A ``limit``. ValueError if it is no count."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"limit must be an int of at least 0; got {value!r}")
+    return min(value, MOST)
 
 
 def _utf8(text: str | bytes) -> bool:
@@ -307,6 +329,23 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not self._fits("email", email) or (key := email_key(email)) is None:
             return None
         return next(iter(self._find(USER, key).values()), None)
+
+    @by_name
+    def list_users(
+        self, *, limit: int = 100, after: str | None = None, email_prefix: str | None = None
+    ) -> list[UserT]:
+        self._require_open()
+        most, start, prefix = _limit(limit), None, None
+        if after is not None:
+            start = (_text("after", after)[:MAX_KEY_LENGTH],)  # no id is longer, so the rest cannot matter
+            if not _utf8(start[0]):
+                return []
+        if email_prefix is not None:
+            fits = self._fits("email_prefix", email_prefix)
+            prefix = (email_key(email_prefix) if email_prefix.strip() else "") if fits else None
+            if prefix is None:
+                return []
+        return [user for _, user in self._page(USER, start, most, prefix)]
 
     @by_name
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
@@ -649,13 +688,17 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return self._list(AUTHENTICATOR, user_id)
 
     def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
-        changes = self._checked(AUTHENTICATOR, {"counter": counter})
+        return self.update_authenticator(credential_id, counter=counter)
+
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> AuthenticatorT:
+        changes = self._checked(AUTHENTICATOR, changes, fixed=("credential_id", "user_id"))
         key = self._asked("credential_id", credential_id)
         with self.transaction():
             found = None if key is None else self._get(AUTHENTICATOR, (key,))
             if found is None:
                 raise self._not_found(AUTHENTICATOR, credential_id)
-            if counter <= found.counter and (counter, found.counter) != (0, 0):
+            counter = changes.get("counter")
+            if counter is not None and counter <= found.counter and (counter, found.counter) != (0, 0):
                 raise CounterRegressionError(
                     f"the authenticator's counter must grow: {found.counter} is stored, {counter} was given;"
                     " the passkey may have been cloned",
@@ -666,11 +709,25 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             self._change(AUTHENTICATOR, (found.credential_id,), updated)
         return updated  # type: ignore[no-any-return]
 
+    def delete_authenticator(self, credential_id: str) -> AuthenticatorT | None:
+        if (key := self._asked("credential_id", credential_id)) is None:
+            return None
+        with self.transaction():
+            return self._remove(AUTHENTICATOR, (key,))  # type: ignore[no-any-return]
+
     # -- the whole store
 
+    def count(self) -> Counts:
+        self._require_open()
+        live = {"expires": self._now()}
+        sessions = dict(live)
+        if self._absolute_age is not None:
+            sessions["created_at"] = _earlier(live["expires"], self._absolute_age)
+        later = {SESSION: sessions, VERIFICATION_TOKEN: live}
+        return Counts(*(self._count(entity, later.get(entity, {})) for entity in ENTITIES))
+
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-            raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
+        limit = None if limit is None else _limit(limit)
         self._require_open()
         now = self._now()
         counts = []
@@ -737,6 +794,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             yield from self._check_record(entity, record)
             if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
                 yield self._orphaned(entity, record)
+
+    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+        """Every record with its key, sorted by key, a page at a time. Outside a transaction, others may write
+        meanwhile: a record that comes or goes may be seen or not, and all others are seen once."""
+        after: Key | None = None
+        while page := self._page(entity, after, PAGE):
+            yield from page
+            after = page[-1][0]
 
     def _check_record(self, entity: Entity, record: Any) -> Iterator[str]:
         """The problems of one record's fields, in words; nothing if there are none."""
@@ -994,8 +1059,35 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """The records with ``entity.group_of(record) == group`` by key, sorted by key; ``{}`` for none."""
 
     @abstractmethod
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
-        """Every record with its key, in any order. ``check()`` calls ``_get`` while it iterates."""
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        """At most ``limit`` records with their keys, sorted by key, those with keys after ``after``; ``[]`` for none.
+
+        Text is in the order of its code points, which is that of its bytes in UTF-8. ``after`` need not be the
+        key of a record. With a ``prefix``, only records whose ``entity.group_of`` is a text that begins with it.
+        """
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        """How many records there are whose fields named in ``later`` are None or later than these moments (UTC).
+
+        Here, all are read; a backend that can count does better.
+        """
+        return sum(
+            all((found := getattr(record, name)) is None or found > moment for name, moment in later.items())
+            for _, record in self._walk(entity)
+        )
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
+        """A block in which all records are read as they are at one moment, for copies of the whole store.
+
+        It gives a function like ``_walk``; the records are not changed by whoever reads them. Nothing else is
+        asked of the store inside the block. Here, others wait until it ends; a backend that can do without
+        that does.
+        """
+        with self.transaction():
+            yield self._walk
 
     @abstractmethod
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from .models import Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken
+from .models import Account, Authenticator, Counts, Purged, Session, SessionAndUser, User, VerificationToken
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,6 +54,18 @@ class UserStore(Protocol):
     @abstractmethod
     def get_user_by_email(self, email: str) -> User | None:
         """The user whose address has the same normal form (NFC, lower case, trimmed), or None."""
+
+    @abstractmethod
+    def list_users(
+        self, *, limit: int = 100, after: str | None = None, email_prefix: str | None = None
+    ) -> Sequence[User]:
+        """At most ``limit`` users by id, those after the id ``after``; ``[]`` if there are none.
+
+        Ids are in the order of their code points, in every store. For the next page, ``after`` is the id of
+        the last user of this one; that user may be gone by then. With ``email_prefix``, only users whose address
+        begins with it, both in their normal forms; one that is blank leaves out those without an address.
+        ValueError for a ``limit`` that is no int of at least 0.
+        """
 
     @abstractmethod
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
@@ -227,9 +239,29 @@ class AuthenticatorStore(Protocol):
         credential. Source: WebAuthn § 6.1.1.
         """
 
+    @abstractmethod
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> Authenticator:
+        """Change the fields given, keep the others, and return the authenticator. None clears a field.
+
+        A ``counter`` must be higher than the stored one, as in ``update_authenticator_counter``: whoever changes a
+        name beside it must not undo what tells a cloned passkey. NotFoundError for an unknown credential,
+        InvalidFieldError and TypeError as in ``create_user``. ``credential_id`` and ``user_id`` cannot change.
+        """
+
+    @abstractmethod
+    def delete_authenticator(self, credential_id: str) -> Authenticator | None:
+        """Remove and return the authenticator, or None if there is none."""
+
 
 class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
     """Everything that this package's stores do."""
+
+    @abstractmethod
+    def count(self) -> Counts:
+        """How many records of each kind there are now, expired ones left out; zeros for an empty store.
+
+        Each kind is counted by itself: if somebody writes meanwhile, two numbers may tell of two moments.
+        """
 
     @abstractmethod
     def purge_expired(self, *, limit: int | None = None) -> Purged:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 class _Records:
     """One entity's records in memory: by key, by group, and (where they expire) by time."""
 
-    __slots__ = ("entity", "by_key", "groups", "due")
+    __slots__ = ("entity", "by_key", "groups", "due", "_order")
 
     def __init__(self, entity: Entity) -> None:
         self.entity = entity
@@ -48,6 +51,14 @@ class _Records:
         # A heap of (expires, key). An entry that no longer matches its record is skipped when it comes due;
         # removing it earlier would take a search.
         self.due: list[tuple[datetime, Key]] | None = [] if entity in (SESSION, VERIFICATION_TOKEN) else None
+        self._order: list[Key] | None = None
+
+    @property
+    def order(self) -> list[Key]:
+        """The keys, sorted; kept until a record comes or goes, so that only the first of many pages sorts."""
+        if self._order is None:
+            self._order = sorted(self.by_key)
+        return self._order
 
     def fill(self, records: dict[Key, Any]) -> None:
         """Adopt these records, where there were none; ``records`` itself becomes ``by_key``."""
@@ -64,6 +75,8 @@ class _Records:
 
     def set(self, key: Key, record: Any) -> None:
         """Put the record under ``key``; None removes it. Also works after an interrupted change."""
+        if (record is None) == (key in self.by_key):
+            self._order = None
         old = self.by_key.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
             members = self.groups.get(group, {})
@@ -126,9 +139,36 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
         return {key: fresh(record) for key, record in self._in_turn(read)}
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        records = self._records[entity]
+
+        def read() -> Iterator[tuple[Key, Any]]:
+            order = records.order
+            keys = (order[i] for i in range(0 if after is None else bisect_right(order, after), len(order)))
+            for key in keys:
+                group = None if prefix is None else entity.group_of(records.by_key[key])
+                if prefix is None or (group is not None and group.startswith(prefix)):
+                    yield key, records.by_key[key]
+
+        found = self._in_turn(lambda: list(itertools.islice(read(), limit)))
+        return [(key, fresh(record)) for key, record in found]
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
         by_key = self._records[entity].by_key
-        yield from self._in_turn(lambda: list(by_key.items()))
+        conditions = [(attrgetter(name), moment) for name, moment in later.items()]
+
+        def live(record: Any) -> bool:
+            return all((found := value(record)) is None or found > moment for value, moment in conditions)
+
+        return self._in_turn(lambda: sum(map(live, by_key.values())) if conditions else len(by_key))
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
+        # References to the records, which are never changed in place: less than waiting would cost the others.
+        copies = self._in_turn(lambda: {entity: dict(self._records[entity].by_key) for entity in ENTITIES})
+        yield lambda entity: ((key, copies[entity][key]) for key in sorted(copies[entity]))
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         kept = self._kept

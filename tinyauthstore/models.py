@@ -895,6 +895,16 @@ class SessionAndUser(NamedTuple, Generic[SessionT_co, UserT_co]):
     user: UserT_co
 
 
+class Counts(NamedTuple):
+    """How many records of each kind there are, those that have expired left out."""
+
+    users: int
+    accounts: int
+    sessions: int
+    verification_tokens: int
+    authenticators: int
+
+
 class Purged(NamedTuple):
     """How many expired records ``purge_expired`` removed."""
 

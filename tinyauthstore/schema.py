@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, NamedTuple
@@ -150,6 +150,16 @@ EMPTY = "''"
 """An empty string, as an SQL literal."""
 
 
+def beyond(prefix: str) -> str | bytes:
+    """What is greater, as SQLite compares, than every text that begins with ``prefix``, and than no other one
+    that is greater than these."""
+    while prefix:
+        prefix, last = prefix[:-1], ord(prefix[-1]) + 1
+        if last <= 0x10FFFF:
+            return prefix + chr(0xE000 if 0xD800 <= last < 0xE000 else last)  # UTF-8 has no surrogates
+    return b""  # any text is less than any blob
+
+
 def quoted(name: str) -> str:
     """The name as an SQL identifier, safe whatever a custom field is called."""
     return '"' + name.replace('"', '""') + '"'
@@ -233,7 +243,7 @@ class Table:
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
         group = f"{quoted(self.group)} = ?"
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {group} ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {cells} FROM {name}"
+        self.select_all = f"SELECT {keys}, {cells} FROM {name} ORDER BY {keys}"
         self.insert = (
             f"INSERT INTO {name} ({', '.join(map(quoted, inserted))})"
             f" VALUES ({', '.join('?' * len(inserted))})"
@@ -257,6 +267,35 @@ class Table:
         """The statement that puts back a row with these columns."""
         names, values = ", ".join(map(quoted, columns)), ", ".join("?" * len(columns))
         return f"INSERT INTO {quoted(self.entity.plural)} ({names}) VALUES ({values})"
+
+    def page(self, after: Sequence[Any] | None, limit: int, prefix: str | None) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._page``, each row with key and cells; and its parameters."""
+        keys = ", ".join(map(quoted, self.key))
+        conditions: list[str] = []
+        given: list[Any] = []
+        if after is not None:
+            # With a plus, SQLite goes by the index over the group, and not through all records in the key's order.
+            compared = ", ".join(f"+{quoted(part)}" if prefix else quoted(part) for part in self.key)
+            conditions.append(f"({compared}) > ({', '.join('?' * len(self.key))})")
+            given += after
+        if prefix == "":
+            conditions.append(f"{quoted(self.group)} IS NOT NULL")
+        elif prefix is not None:
+            conditions.append(f"{quoted(self.group)} >= ? AND {quoted(self.group)} < ?")
+            given += [prefix, beyond(prefix)]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"SELECT {keys}, {', '.join(self.cells)} FROM {quoted(self.entity.plural)}{where}"
+        return f"{sql} ORDER BY {keys} LIMIT ?", [*given, limit]
+
+    def count(self, later: Mapping[str, datetime]) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._count``, and its parameters."""
+        columns = {column.name: column for column in self.columns}
+        conditions = [
+            f"{quoted(name)} > ?" if columns[name].not_null else f"({quoted(name)} > ? OR {quoted(name)} IS NULL)"
+            for name in later
+        ]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"SELECT count(*) FROM {quoted(self.entity.plural)}{where}", [*map(to_microseconds, later.values())]
 
     # -- check()
 
