@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         LockedError,
         NotFoundError,
         StorageError,
+        TransferError,
     )
     from .models import (
         Account,
@@ -76,6 +77,7 @@ __all__ = [
     "Snapshot",
     "SplitAdapter",
     "StorageError",
+    "TransferError",
     "User",
     "UserStore",
     "VerificationStore",

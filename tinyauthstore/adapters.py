@@ -103,6 +103,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._watch: Watch | None = None  # None in memory, and while there is no connection
         self._file_meant: paths.Opened | None = None  # None in memory
         self._look_at = math.inf  # the monotonic() from which on a look-up looks whether it is there
+        self._usual_cache: int | None = None  # what cache_size was before a transaction that adds many records
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
@@ -356,6 +357,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             # connection goes on reading an old snapshot.
             cursor = None
 
+    def _run_all(self, sql: str, rows: Iterator[Sequence[Any]]) -> None:
+        """Run a statement that returns nothing with each of these parameters, inside a transaction. StorageError."""
+        try:
+            (self._connection or self._reconnected()).executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
         """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
         try:
@@ -537,6 +545,28 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         table = self._schema.tables[entity]
         self._run(table.insert, table.row(key, record))
 
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        table = self._schema.tables[entity]
+        if self._usual_cache is None:
+            self._usual_cache = self._run("PRAGMA cache_size")[0][0]
+            self._run(f"PRAGMA cache_size = {BULK_CACHE}")
+        number = 0
+
+        def rows() -> Iterator[Sequence[Any]]:
+            nonlocal number
+            for number, (key, record) in enumerate(records):
+                yield table.row(key, record)
+
+        try:
+            self._run_all(table.insert, rows())
+        except StorageError as error:
+            # The rows before it stay. Undoing them would take a savepoint, for which SQLite copies each page that is
+            # written to: that took as long as the writing.
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return number
+            raise
+        return len(records)
+
     def _change(self, entity: Entity, key: Key, record: Any) -> None:
         table = self._schema.tables[entity]
         self._forget(entity, key)
@@ -581,6 +611,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if self._connection is not None and self._connection.in_transaction:
             self._run("ROLLBACK")  # of a transaction that was interrupted, and whose rollback was too
         self._run("BEGIN IMMEDIATE", patience=patience)
+        if self._usual_cache is not None:
+            self._run(f"PRAGMA cache_size = {self._usual_cache}")
+            self._usual_cache = None
 
     def _require_whole(self) -> None:
         """StorageError if SQLite has rolled the transaction back by itself: the disk is full, or fails."""
@@ -886,6 +919,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 WAL_LIMIT = 8 << 20
 """Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what
 it has without such readers, so that it is not cut and extended again all the time."""
+
+BULK_CACHE = -64_000
+"""SQLite's page cache, in KiB, while many records are added: with the usual 2 MB, the pages of the indexes are written
+out and read back again and again, which takes twice the time."""
 
 LOOK_EVERY = 1.0
 """Seconds after which a look-up looks again whether the file is still there."""

@@ -36,7 +36,7 @@ import secrets
 import uuid
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import get_ident
@@ -984,6 +984,21 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             )
         return {name: known[name].check(value) for name, value in values.items()}
 
+    def _obstacle(self, entity: Entity, key: Key, record: Any) -> str | None:
+        """The field for which a new record cannot be stored: ``"user_id"`` if there is no such user, else one whose
+        value is taken; None if it can be."""
+        if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
+            return "user_id"
+        if self._get(entity, key) is not None:
+            return entity.key[-1]
+        if entity is USER and (email := entity.group_of(record)) is not None and self._find(USER, email):
+            return "email"
+        return None
+
+    def _home(self, entity: Entity) -> Self:
+        """The store in which these records lie."""
+        return self
+
     def _conflict(self, entity: Entity, field: str) -> ConflictError:
         model = self._models[entity].__name__
         return ConflictError(f"{model}.{field} is taken", model=model, field=field)
@@ -1067,6 +1082,17 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         Text is in the order of its code points, which is that of its bytes in UTF-8. ``after`` need not be the
         key of a record. With a ``prefix``, only records whose ``entity.group_of`` is a text that begins with it.
         """
+
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        """Store new records, and return how many: all, or those before the first that has an ``_obstacle``.
+
+        Here, one by one; a backend that can store many at once does better.
+        """
+        for number, (key, record) in enumerate(records):
+            if self._obstacle(entity, key, record) is not None:
+                return number
+            self._add(entity, key, record)
+        return len(records)
 
     def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
         """How many records there are whose fields named in ``later`` are None or later than these moments (UTC).

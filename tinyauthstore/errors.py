@@ -62,6 +62,17 @@ class CounterRegressionError(AuthStoreError):
         self.given = given
 
 
+class TransferError(AuthStoreError, ValueError):
+    """What was to be loaded or copied is damaged, or does not fit the store; nothing was changed.
+
+    ``line`` is the number of a dump's line, from 1; 0 if it is about no single one.
+    """
+
+    def __init__(self, message: str = "", *, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 class ClosedError(AuthStoreError):
     """The store was used after ``close()``."""
 

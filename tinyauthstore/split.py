@@ -20,7 +20,9 @@ from .contract import (
     refuse_to_copy,
 )
 from .errors import NotFoundError
-from .models import Counts, Purged, Session, SessionAndUser, User, email_key
+from .models import (
+    SESSION, VERIFICATION_TOKEN, Counts, Entity, Purged, Session, SessionAndUser, User, email_key,
+)
 from .transactions import Transaction
 
 if TYPE_CHECKING:
@@ -211,6 +213,12 @@ class SplitAdapter(Adapter):
     update_authenticator_counter = _of("_users", AuthenticatorStore.update_authenticator_counter)
     update_authenticator = _of("_users", AuthenticatorStore.update_authenticator)
     delete_authenticator = _of("_users", AuthenticatorStore.delete_authenticator)
+
+    def _home(self, entity: Entity) -> Any:
+        """The ``BaseAdapter`` in which these records lie; None if it is something else."""
+        store = {SESSION: self._sessions, VERIFICATION_TOKEN: self._verification}.get(entity, self._users)
+        home = getattr(store, "_home", None)
+        return None if home is None else home(entity)
 
     # -- all stores, or those that have the method
 
