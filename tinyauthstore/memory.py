@@ -217,6 +217,15 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _add(self, entity: Entity, key: Key, record: Any) -> None:
         self._set(entity, key, None, fresh(record))
 
+    def _obstacle(self, entity: Entity, key: Key, record: Any) -> str | None:
+        # As in BaseAdapter, but without copies of what is in the way: a million records are asked about.
+        records = self._records[entity]
+        if entity.group == "user_id" and (record.user_id,) not in self._records[USER].by_key:
+            return "user_id"
+        if key in records.by_key:
+            return entity.key[-1]
+        return "email" if entity is USER and entity.group_of(record) in records.groups else None
+
     def _change(self, entity: Entity, key: Key, record: Any) -> None:
         self._set(entity, key, self._records[entity].by_key[key], fresh(record))
 
