@@ -478,10 +478,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _violated(self, what: str) -> AuthStoreError:
         """The error for a constraint of somebody else's table that a write would break."""
-        found = re.fullmatch(r"UNIQUE constraint failed: (.*?)\.([^,.]*)(, .*)?", what)
-        for table in self._schema.tables.values() if found is not None else ():
-            if found is not None and table.name == found[1]:
-                field = table.field_of(found[2])
+        for table in self._schema.tables.values():
+            taken = what.removeprefix(f"UNIQUE constraint failed: {table.name}.")
+            if taken != what:
+                field = table.field_of(taken.partition(f", {table.name}.")[0])
                 model = table.model.__name__
                 return ConflictError(f"{model}.{field} is taken", model=model, field=field)
         if what.startswith("FOREIGN KEY"):

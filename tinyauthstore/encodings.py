@@ -8,6 +8,7 @@ encoding of the value that is found in such columns: a date may be a number, its
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -150,10 +151,21 @@ milliseconds = _date("INTEGER", lambda moment: to_microseconds(moment) // 1000, 
 microseconds = _date("INTEGER", to_microseconds, 1)
 """A date as INTEGER microseconds since 1970 UTC."""
 
-float_seconds = _date("REAL", lambda moment: to_microseconds(moment) / 10**6, 10**6)
+def _float(unit: int) -> Callable[[datetime], float]:
+    """A function that encodes dates as floats, none of which is later than its date: no session lives longer."""
+
+    def encode(moment: datetime) -> float:
+        whole = to_microseconds(moment)
+        number = whole / unit
+        return number if round(number * unit) <= whole else math.nextafter(number, -math.inf)
+
+    return encode
+
+
+float_seconds = _date("REAL", _float(10**6), 10**6)
 """A date as REAL seconds since 1970 UTC, Python's ``time.time()``; exact to the microsecond until 2106."""
 
-float_milliseconds = _date("REAL", lambda moment: to_microseconds(moment) / 1000, 1000)
+float_milliseconds = _date("REAL", _float(1000), 1000)
 """A date as REAL milliseconds since 1970 UTC."""
 
 milliseconds_as_text = _date("TEXT", lambda moment: str(to_microseconds(moment) // 1000), 1000)

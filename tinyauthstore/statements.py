@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .clock import FIRST, LAST
+from .clock import FIRST, LAST, plain
 from .encodings import CODECS, Codec, codec_of, codec_of_members, to_microseconds
 from .errors import InvalidFieldError
 from .models import (
@@ -34,6 +34,9 @@ _new_tuple: Any = tuple.__new__  # three times as fast as the constructor of a N
 
 _BLANKS = "' ' || char(9, 10, 11, 12, 13, 28, 29, 30, 31)"
 """What ``str.strip`` takes off an ASCII text, as an SQL expression."""
+
+SOME_TIME = plain(2026, 1, 1)
+"""A time whose encoding has the shape of all those of this century and the next."""
 
 _left_out: set[str] = set()
 """What providers sent that had no column: of each name, one warning in a process."""
@@ -105,6 +108,7 @@ class Statements:
         self._users = users or self
         self._kinds = kinds
         fields = fields_of(model)
+        self._refuse_unknown([f.name for f in fields])
         self.stored = [f for f in fields if f.name not in entity.withheld]
         self._columns = {f.name: self._column(f) for f in fields if f.name not in ("id",) or entity is USER}
         self._codecs = {f.name: self._codec(f) for f in fields}
@@ -153,6 +157,19 @@ class Statements:
                     expected="a field that the schema has a column for",
                 )
         return column
+
+    def _refuse_unknown(self, fields: list[str]) -> None:
+        """InvalidFieldError if the schema has a column for a field that the model does not have."""
+        known = [name for name in fields if name != "id" or self.entity is USER]
+        for name in self.table.columns:
+            if name not in known:
+                raise InvalidFieldError(
+                    f"{self.model.__name__} has no field {name!r} that the table {self.name} could have a column"
+                    f" for; it has {', '.join(known)} (more by a custom model: {self.entity.name}=)",
+                    model=self.model.__name__,
+                    field=name,
+                    expected="a field of the model",
+                )
 
     def _codec(self, f: Field) -> Codec:
         column = self._columns.get(f.name)
@@ -231,8 +248,11 @@ class Statements:
                 f"DELETE FROM {name} WHERE ({keys}) IN"
                 f" (SELECT {keys} FROM {name} WHERE {due} <= ? ORDER BY {due} LIMIT ?) RETURNING {keys}"
             )
-            # Where SQL cannot compare: all that is not certainly live.
+            # Where SQL cannot compare: all that is not certainly live. Texts can be compared if they are alike.
             live = f"typeof({due}) = typeof(?1) AND {due} > ?1"
+            if isinstance(sample := self.stored_time(SOME_TIME), str):
+                alike = re.sub(r"\d", "[0-9]", sample)
+                live += f" AND length({due}) = length(?1) AND {due} GLOB {literal(alike)}"
             self.due = f"SELECT {keys}, {due} FROM {name} WHERE {self.condition(f'NOT ({live})')}"
 
     def _insert(self, columns: Sequence[str]) -> str:
@@ -659,7 +679,7 @@ class Statements:
         definitions += [re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), text) for text in table.constraints]
         indexes = [
             re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), f"CREATE {kind} {quoted(index)} ON {quoted(self.name)} ({columns})")
-            for index, (kind, columns) in ((index, text.split(" ON ")) for index, text in table.indexes.items())
+            for index, (kind, columns) in ((index, text.split(" ON ", 1)) for index, text in table.indexes.items())
         ]
         return [f"CREATE TABLE {quoted(self.name)} ({', '.join(definitions)})", *indexes]
 
