@@ -13,6 +13,7 @@ import random
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -862,6 +863,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     for what, query in table.doubles:
                         if count := self._run(query, (), connection)[0][0]:
                             found.append(f"{table.name}: {count} times, several rows have the same {what}")
+                    if table.addresses is not None:
+                        addresses = Counter(
+                            table.normal_address(cell) for (cell,) in self._stream(connection, table.addresses)
+                        )
+                        del addresses[None]
+                        if count := sum(n > 1 for n in addresses.values()):
+                            found.append(f"{table.name}: {count} times, several rows have the same e-mail address")
                     for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
                     for row in self._stream(connection, table.orphans) if table.orphans else ():

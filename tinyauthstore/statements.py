@@ -32,8 +32,8 @@ KNOWN = ("session_token", "user_id", "id")
 _new_tuple: Any = tuple.__new__  # three times as fast as the constructor of a NamedTuple
 
 
-_BLANKS = "' ' || char(9, 10, 11, 12, 13, 28, 29, 30, 31)"
-"""What ``str.strip`` takes off an ASCII text, as an SQL expression."""
+_BLANKS = f"char({', '.join(str(code) for code in range(0x3001) if chr(code).isspace())})"
+"""What ``str.strip`` takes off a text, as an SQL expression."""
 
 SOME_TIME = plain(2026, 1, 1)
 """A time whose encoding has the shape of all those of this century and the next."""
@@ -251,7 +251,8 @@ class Statements:
             # Where SQL cannot compare: all that is not certainly live. Texts can be compared if they are alike.
             live = f"typeof({due}) = typeof(?1) AND {due} > ?1"
             if isinstance(sample := self.stored_time(SOME_TIME), str):
-                alike = re.sub(r"\d", "[0-9]", sample)
+                moment, plus, zone = sample.partition("+")
+                alike = re.sub(r"\d", "[0-9]", moment) + plus + zone
                 live += f" AND length({due}) = length(?1) AND {due} GLOB {literal(alike)}"
             self.due = f"SELECT {keys}, {due} FROM {name} WHERE {self.condition(f'NOT ({live})')}"
 
@@ -301,7 +302,7 @@ class Statements:
             where = f"{column} = ?"
             if self._group_codec.decode is not None:
                 where, parameters = "", []
-            elif group.isascii():  # nothing outside ASCII has a normal form inside it
+            elif group.isascii():  # without blanks, nothing outside ASCII has a normal form inside it
                 where, parameters = f"({where} OR lower(trim({column}, {_BLANKS})) = ?)", [group, group]
             else:
                 where = f"({where} OR {column} GLOB '*[^ -~]*')"
@@ -489,10 +490,21 @@ class Statements:
         keys = " and ".join("token" if part in self.entity.withheld else part for part in self.entity.key)
         found = "SELECT count(*) FROM (SELECT count(*) AS n FROM {} WHERE {} GROUP BY {} HAVING n > 1)"
         yield keys, found.format(name, where, ", ".join(map(quoted, self.key)))
-        if self.entity is USER and self._scans_group and self._group_codec.decode is None:
-            email = quoted(self.group)
-            normal = f"lower(trim({email}, {_BLANKS}))"
-            yield "email, in its normal form", found.format(name, f"{where} AND {email} != ''", normal)
+
+    @property
+    def addresses(self) -> str | None:
+        """The query for all addresses, if nothing in the file keeps their normal forms apart; else None."""
+        if self.ours or self.entity is not USER or not self._scans_group:
+            return None
+        return f"SELECT {quoted(self.group)} FROM {quoted(self.name)} WHERE {self.condition()}"
+
+    def normal_address(self, cell: Any) -> str | None:
+        """The normal form of what ``addresses`` found; None if there is none, or if it is no address."""
+        try:
+            address = cell if self._group_codec.decode is None or cell is None else self._group_codec.decode(cell)
+            return NORMAL_FORMS["email"](address) if isinstance(address, str) else None
+        except (TypeError, ValueError):
+            return None
 
     def index_sums(self) -> Iterator[tuple[str, str]]:
         """Each index's name, and the query for two numbers, of the index and of the table, that must be equal.
