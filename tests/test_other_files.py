@@ -1059,3 +1059,401 @@ def test_tokens_that_are_there_twice_are_reported(store: Any, file: Path) -> Non
     sql(file, "INSERT INTO verification_tokens SELECT 'again', token, identifier, expires FROM verification_tokens")
     [problem] = store.check()
     assert problem.startswith("verification_tokens: 1 times") and "abab" not in problem
+
+
+# --- detect -----------------------------------------------------------------------------------
+
+
+def same(one: Schema, other: Schema) -> bool:
+    """Whether two schemas mean the same tables, columns and encodings."""
+
+    def shown(schema: Schema) -> Any:
+        return [
+            (table.name, *sorted((f, c.name, c.codec) for f in table.columns if (c := table.column(f)) is not None))
+            for table in schema.tables.values()
+        ]
+
+    return shown(one) == shown(other)
+
+
+@each_sample
+def test_detect_names_the_layout_of_each_sample(name: str, file: Path) -> None:
+    """The very schema; the file is not touched."""
+    before = file.read_bytes()
+    assert same(layouts.detect(file), SAMPLES[name])
+    assert layouts.detect(str(file)).name == SAMPLES[name].name
+    assert file.read_bytes() == before and [*file.parent.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "prisma-unixms"])
+def test_detect_names_the_layout_of_a_file_that_we_made(name: str, tmp_path: Path) -> None:
+    """With tables of ours, or none, it is the other library's."""
+    new(name, tmp_path).close()
+    assert same(layouts.detect(tmp_path / f"new-{name}.sqlite"), SAMPLES[name])
+
+
+VARIANTS: dict[str, tuple[str, list[str], Callable[[Schema], bool]]] = {
+    "Prisma without times": (
+        "prisma",
+        [f'ALTER TABLE "{table}" DROP COLUMN "{column}"' for table in ("User", "Account", "Session")
+         for column in ("createdAt", "updatedAt")],
+        lambda schema: schema.session.column("created_at") is None and not schema.user.fill,  # type: ignore[union-attr]
+    ),
+    "Prisma without passkeys": (
+        "prisma", ['DROP TABLE "Authenticator"'], lambda schema: schema.authenticator is None
+    ),
+    "Prisma in milliseconds, without passkeys": (
+        "prisma-unixms", ['DROP TABLE "Authenticator"'],
+        lambda schema: schema.session.column("expires").codec is milliseconds,  # type: ignore[union-attr]
+    ),
+    "Better Auth without passkeys": (
+        "better-auth", ["DROP TABLE passkey"], lambda schema: schema.authenticator is None
+    ),
+    "TypeORM in snake case": (
+        "typeorm",
+        [f'ALTER TABLE {table} RENAME COLUMN "{column}" TO {layouts.snake_case(column)}' for table, column in (
+            ("users", "emailVerified"), ("accounts", "userId"), ("accounts", "providerAccountId"),
+            ("sessions", "sessionToken"), ("sessions", "userId"),
+        )],
+        lambda schema: schema.user.column("email_verified").name == "email_verified",  # type: ignore[union-attr]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_detect_names_the_variants(variant: str, tmp_path: Path) -> None:
+    """And what it names opens the file, reads and writes it."""
+    name, changes, expected = VARIANTS[variant]
+    file = sample(name, tmp_path)
+    for change in changes:
+        sql(file, change)
+    schema = layouts.detect(file)
+    assert schema.name == SAMPLES[name].name and expected(schema)
+    with opened(file, schema) as store:
+        ada = store.get_user_by_email("ada@example.com")
+        session = store.create_session(user_id=ada.id)
+        assert store.get_session_and_user(session.session_token) == (session, ada)
+        assert store.check() == []
+
+
+def test_detect_knows_our_own_files(tmp_path: Path) -> None:
+    """Also while they are open."""
+    with SQLiteAdapter(tmp_path / "auth.db") as store:
+        store.create_user()
+        assert layouts.detect(tmp_path / "auth.db") is OURS
+    before = (tmp_path / "auth.db").read_bytes()
+    assert layouts.detect(tmp_path / "auth.db") is OURS
+    assert (tmp_path / "auth.db").read_bytes() == before and len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [(b"", "no tables"), (b"hello" * 1000, "not a database"), (None, "cannot be read"), ("wine", "wine (year, grape)")],
+)
+def test_detect_says_what_it_saw_instead(tmp_path: Path, content: Any, said: str) -> None:
+    """An empty file, no database, no file, a stranger's; none is touched."""
+    file = tmp_path / "some file?.db"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        sql(file, f"CREATE TABLE {content} (year INTEGER, grape TEXT)")
+    before = file.read_bytes() if file.exists() else None
+    with pytest.raises(StorageError) as caught:
+        layouts.detect(file)
+    assert said in str(caught.value) and caught.value.path == str(file)
+    assert (file.read_bytes() if file.exists() else None) == before and len([*tmp_path.iterdir()]) <= 1
+
+
+# --- an address among many --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["drizzle", "prisma", "typeorm", "sequelize", "kysely", "better-auth"])
+def test_the_look_up_of_an_address_uses_the_files_index(store: Any, file: Path) -> None:
+    """Where it stands in its normal form, as Auth.js and we write it. At 100,000 users of Drizzle's layout that
+    takes HIT; what is not found there is looked for in all rows, which takes MISS."""
+    seen: list[str] = []
+    store._connection.set_trace_callback(seen.append)
+    assert store.get_user_by_email("Ada@Example.com").name == "Ada Löve"
+    store._connection.set_trace_callback(None)
+    [statement] = seen
+    plan = " ".join(str(row[3]) for row in sql(file, f"EXPLAIN QUERY PLAN {statement}"))
+    assert "INDEX" in plan and "SCAN" not in plan
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+def test_better_auths_cookie_is_made_byte_for_byte() -> None:
+    """And read."""
+    token = ADA_COOKIE.partition(".")[0]
+    assert layouts.better_auth_cookie(token, SECRET) == ADA_COOKIE
+    assert layouts.better_auth_token(ADA_COOKIE, SECRET) == token
+
+
+@pytest.mark.parametrize("token", ["a", "a.b", "x" * 200, "é☃", "-_~. ", "100%", "a+b/c="])
+def test_any_token_comes_back_from_its_cookie(token: str) -> None:
+    """Better Auth takes them, too."""
+    cookie = layouts.better_auth_cookie(token, SECRET)
+    assert cookie.isascii() and not set(cookie) & set(' ;,"')
+    assert layouts.better_auth_token(cookie, SECRET) == token
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "", ".", "..", "%", "%ff.%ff", ADA_COOKIE[:-3], ADA_COOKIE[:-1], "m" + ADA_COOKIE[1:], ADA_COOKIE + "x",
+        ADA_COOKIE.partition(".")[0], ADA_COOKIE.partition(".")[0] + ".", "." + ADA_COOKIE.partition(".")[2],
+        ADA_COOKIE.replace("InB", "Inb"), ADA_COOKIE.replace(".", "%00."), "\ud800.\ud800",
+        layouts.better_auth_cookie("", SECRET), layouts.better_auth_cookie(ADA_COOKIE.partition(".")[0], "another"),
+    ],
+)
+def test_a_cookie_that_was_tampered_with_is_nothing(cookie: str) -> None:
+    """Whatever a browser sends."""
+    assert layouts.better_auth_token(cookie, SECRET) is None
+
+
+@pytest.mark.parametrize("name", ["better-auth"])
+def test_the_links_of_the_sample_are_what_the_helper_makes(file: Path) -> None:
+    """In the clear, and hashed; and the address is in them."""
+    rows = dict(sql(file, "SELECT identifier, value FROM verification"))
+    for token, hashed in (
+        ("GLwtZIcnxnNSUlGcdAFaQlpXpAQyZcNu", False), ("YyfNYtecEFZCSBVazJDIWTpVSXFSmNyT", True),
+    ):  # fmt: skip
+        identifier, value = layouts.better_auth_link(token, "ada@example.com", hashed=hashed)
+        assert rows[identifier] == value
+        assert layouts.better_auth_email(value) == "ada@example.com"
+    identifier, value = layouts.better_auth_link("rTfgozDnRNneiFmnjYdjqDKUePrpqqyN", "new@example.com", "New")
+    assert rows[identifier] == value
+
+
+@pytest.mark.parametrize("value", ["", "{}", "[]", "5", "a-pending-value", '{"email":"a@b"}', '{"type":"magic-link"}',
+                                   '{"type":"magic-link","email":5}'])  # fmt: skip
+def test_what_is_no_magic_link_has_no_address(value: str) -> None:
+    """Such as the id of a user who resets a password."""
+    with pytest.raises(ValueError):
+        layouts.better_auth_email(value)
+
+
+def hashed_links(schema: Schema) -> Schema:
+    assert schema.verification_token is not None
+    return schema.replace(verification_token=replace(schema.verification_token, tokens="authjs"))
+
+
+@each_authjs
+def test_tokens_hashed_as_auth_js_does_are_used_raw(name: str, file: Path) -> None:
+    """Those that we make, and those that Auth.js made; the file never has one in the clear."""
+    schema = hashed_links(SAMPLES[name])
+    assert schema.verification_token is not None
+    with opened(file, schema, secret="AUTH_SECRET's value") as store:
+        made = store.create_verification_token(identifier="ada@example.com", token="raw")
+        assert made.token == "raw"
+        hashed = layouts.authjs_token("raw", "AUTH_SECRET's value")
+        tokens = sql(file, f'SELECT token FROM "{schema.verification_token.name}"')
+        assert sorted(tokens) == sorted([("ab" * 32,), (hashed,)]) and re.fullmatch("[0-9a-f]{64}", hashed)
+        for token in (hashed, "ab" * 32, ""):
+            assert store.use_verification_token(identifier="ada@example.com", token=token) is None
+        assert store.use_verification_token(identifier="ada@example.com", token="raw") == made
+        theirs = layouts.authjs_token("sent by Auth.js", "AUTH_SECRET's value")
+        sql(file, f'UPDATE "{schema.verification_token.name}" SET token = ?', theirs)
+        used = store.use_verification_token(identifier="Ada@Example.com", token="sent by Auth.js")
+        assert (used.identifier, used.token, used.expires) == ("ada@example.com", "sent by Auth.js", at("2026-01-03"))
+    with opened(file, SAMPLES[name]) as store:  # the same, by the helper
+        store.create_verification_token(identifier="a@b", token=layouts.authjs_token("raw", "s"))
+        assert store.use_verification_token(identifier="a@b", token=layouts.authjs_token("raw", "s"))
+
+
+# --- the store as an object -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["prisma"])
+def test_the_repr_says_which_tokens_are_in_the_clear(store: Any) -> None:
+    """Of the schema, and of the store."""
+    assert repr(layouts.prisma) == (
+        "<layouts.prisma: User, Account, Session, VerificationToken, Authenticator;"
+        " tokens in the clear in Session, VerificationToken>"
+    )
+    assert repr(layouts.prisma) in repr(store)
+    assert "VerificationToken>" not in repr(hashed_links(layouts.prisma)).partition("clear")[2]
+    assert "clear" not in repr(people) and "clear" not in repr(OURS)
+
+
+def test_tokens_in_the_clear_are_warned_of_once_in_a_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each layout; for one with digests never."""
+    monkeypatch.setattr(adapters_module, "_warned", set())
+    for name in ("drizzle", "drizzle", "typeorm", "better-auth"):
+        new(name, tmp_path).close()
+    said = [record.getMessage() for record in caplog.records if "in the clear" in record.getMessage()]
+    assert [text.split()[0] for text in said] == ["layouts.drizzle", "layouts.typeorm", "layouts.better_auth"]
+    assert all(record.name == "tinyauthstore" and record.levelno == logging.WARNING for record in caplog.records)
+    caplog.clear()
+    sql(tmp_path / "app.db", "CREATE TABLE people (no INTEGER PRIMARY KEY, mail TEXT, login TEXT)")
+    opened(tmp_path / "app.db", people).close()
+    SQLiteAdapter(":memory:").close()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["better-auth"])
+def test_records_and_schemas_are_copied_and_stores_are_not(store: Any, file: Path) -> None:
+    """As with files of our own."""
+    ada = store.get_user_by_email("ada@example.com")
+    assert pickle.loads(pickle.dumps(ada)) == copy.deepcopy(ada) == ada
+    for refuse in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            refuse(store)
+    for kopy in (copy.copy(layouts.better_auth), copy.deepcopy(layouts.better_auth)):
+        with opened(file, kopy) as again:
+            assert again.get_user(ada.id) == ada
+
+
+@each_sample
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_backup_of_somebody_elses_file_is_restored(name: str, mode: str, file: Path, tmp_path: Path) -> None:
+    """All of its tables; it is the other library's file, and no mark of ours is in it."""
+    sql(file, f"PRAGMA journal_mode = {mode}")
+    sql(file, "CREATE TABLE notes (text TEXT)")
+    sql(file, "INSERT INTO notes VALUES ('kept')")
+    with opened(file, SAMPLES[name]) as store:
+        ada = store.get_user_by_email("ada@example.com")
+        store.backup(tmp_path / "backup")
+        assert same(layouts.detect(tmp_path / "backup"), SAMPLES[name])
+        assert sql(tmp_path / "backup", "PRAGMA application_id") == [(0,)]
+        store.delete_user(ada.id)
+        sql(file, "DELETE FROM notes")
+        store.restore_backup(tmp_path / "backup")
+        assert store.get_user(ada.id) == ada
+        assert store.check() == []
+    assert sql(file, "SELECT text FROM notes") == [("kept",)]
+    assert sql(file, "PRAGMA journal_mode") == [(mode,)]
+    assert sql(file, "PRAGMA application_id") == [(0,)]
+
+
+@pytest.mark.parametrize("name", ["drizzle"])
+def test_a_backup_of_another_layout_is_refused(store: Any, tmp_path: Path) -> None:
+    """Nothing is changed."""
+    for other in ("typeorm", "better-auth"):
+        with pytest.raises(StorageError):
+            store.restore_backup(sample(other, tmp_path))
+    SQLiteAdapter(tmp_path / "ours").close()
+    with pytest.raises(StorageError):
+        store.restore_backup(tmp_path / "ours")
+    assert store.get_user_by_email("ada@example.com")
+
+
+@each_sample
+def test_a_snapshot_of_somebody_elses_file_is_restored(name: str, store: Any, file: Path) -> None:
+    """Every column, also those that we know nothing of."""
+    before = stored(file, SAMPLES[name])
+    snapshot = store.snapshot()
+    ada = store.get_user_by_email("ada@example.com")
+    store.delete_user(ada.id)
+    store.create_user(email="new@example.com")
+    assert stored(file, SAMPLES[name]) != before
+    store.restore(snapshot)
+    after = stored(file, SAMPLES[name])
+    assert {kind: sorted(map(str, rows)) for kind, rows in after.items()} == {
+        kind: sorted(map(str, rows)) for kind, rows in before.items()
+    }
+
+
+@apart
+def test_a_forked_child_goes_on(tmp_path: Path) -> None:
+    """Both read and write the same file, which SQLite was told of in time."""
+    logging.getLogger("tinyauthstore").addHandler(logging.NullHandler())  # tokens in the clear are no surprise
+    with new("d1", tmp_path) as store:
+        user = store.create_user(email="ada@example.com")
+
+        def child() -> None:
+            assert store.get_user(user.id) == user
+            store.create_session(user_id=user.id, session_token="child's")
+
+        assert exit_code(fork(child)) == 0
+        store.create_session(user_id=user.id, session_token="parent's")
+        assert store.get_session_and_user("child's").user == user
+        assert len(store.list_sessions(user.id)) == 2
+        assert store.check() == []
+
+
+# --- a schema's mistakes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record, columns, missing",
+    [
+        ("user", {"email": "mail"}, "id"),
+        ("account", {"provider": "p", "provider_account_id": "a", "type": "t"}, "user_id"),
+        ("account", {"user_id": "u", "provider": "p", "provider_account_id": "a"}, "type"),
+        ("session", {"user_id": "u", "expires": "e"}, "session_token"),
+        ("session", {"user_id": "u", "session_token": "s"}, "expires"),
+        ("verification_token", {"identifier": "i", "expires": "e"}, "token"),
+        ("verification_token", {"identifier": "i", "token": "t"}, "expires"),
+        ("authenticator", {"credential_id": "c", "user_id": "u"}, "counter"),
+    ],
+)
+def test_a_column_that_a_record_cannot_do_without_is_named(record: str, columns: dict[str, Any], missing: str) -> None:
+    """When the schema is written."""
+    tables = {"user": Table("people", {"id": "id", "email": "mail"})} | {record: Table("t", columns)}
+    with pytest.raises(ValueError) as caught:
+        Schema(**tables, name="mine")  # type: ignore[arg-type]
+    assert missing in str(caught.value) and "mine" in str(caught.value)
+
+
+def test_a_misspelt_field_is_refused_by_name(tmp_path: Path) -> None:
+    """Or nobody would ever have an address. The message names those that there are."""
+    schema = Schema(Table("people", {"id": "id", "e_mail": "mail"}), name="mine")
+    sql(tmp_path / "app.db", "CREATE TABLE people (id TEXT PRIMARY KEY, mail TEXT)")
+    said = refused(tmp_path / "app.db", schema, InvalidFieldError)
+    assert "'e_mail'" in said and "email" in said and "people" in said
+    assert layouts.drizzle.session is not None
+    for name in ("id", "token"):
+        odd = layouts.drizzle.replace(session=layouts.drizzle.session.replace(columns={name: name}))
+        with pytest.raises(InvalidFieldError):
+            SQLiteAdapter(":memory:", schema=odd)
+
+
+def test_a_session_token_takes_no_codec() -> None:
+    """It is looked up as it is at every request; ``tokens`` says how it is stored."""
+    assert layouts.drizzle.session is not None
+    session = layouts.drizzle.session.replace(columns={"session_token": Column("sessionToken", text_id)})
+    with pytest.raises(ValueError, match="tokens="):
+        layouts.drizzle.replace(session=session)
+
+
+def test_a_column_is_filled_by_a_field_or_by_fill() -> None:
+    """Not by both."""
+    with pytest.raises(ValueError, match="people.Mail"):
+        Schema(Table("people", {"id": "id", "email": "mail"}, fill={"Mail": ""}), name="mine")
+
+
+@pytest.mark.parametrize("schema", ["prisma", None, layouts, Table("t", {})])
+def test_what_is_no_schema_is_a_type_error(tmp_path: Path, schema: Any) -> None:
+    """No file is made."""
+    with pytest.raises(TypeError):
+        SQLiteAdapter(tmp_path / "auth.db", schema=schema)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_record_without_a_table_is_nothing_to_find_and_refused_by_name(tmp_path: Path) -> None:
+    """Kysely has no passkeys."""
+    with new("kysely", tmp_path) as store:
+        user = store.create_user(email="ada@example.com")
+        assert store.get_authenticator("x") is None
+        assert store.list_authenticators_by_user_id(user.id) == []
+        with pytest.raises(StorageError) as caught:
+            store.create_authenticator(
+                user_id=user.id, credential_id="c", provider_account_id="c", credential_public_key="k", counter=1,
+                credential_device_type="singleDevice", credential_backed_up=True,
+            )  # fmt: skip
+        assert "authenticators" in str(caught.value) and "layouts.kysely" in str(caught.value)
+        assert store.delete_user(user.id) == user
+        store.restore(store.snapshot())
+        assert store.check() == []
+
+
+def test_our_own_file_is_not_opened_by_a_layout(tmp_path: Path) -> None:
+    """It says how; and an empty file is nothing that a schema written by hand could fill."""
+    SQLiteAdapter(tmp_path / "auth.db").close()
+    assert "without schema=" in refused(tmp_path / "auth.db", layouts.drizzle)
+    (tmp_path / "auth.db").write_bytes(b"")
+    assert "there is no table people" in refused(tmp_path / "auth.db", people)

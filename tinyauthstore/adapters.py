@@ -147,8 +147,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     f"{schema.name} stores tokens hashed as Auth.js does it: secret= must be its AUTH_SECRET"
                 )
         self._makes_user_ids = schema.user.makes_ids
-        if schema.in_the_clear and not (schema.name in _warned):
-            _warned.add(schema.name)
+        if schema.in_the_clear and repr(schema) not in _warned:
+            _warned.add(repr(schema))
             logging.getLogger("tinyauthstore").warning(
                 "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
                 schema.name, ", ".join(schema.in_the_clear),

@@ -463,10 +463,10 @@ def _candidates() -> list[Schema]:
         plain_prisma,
         plain_prisma.replace(authenticator=None),
         kysely,
+        typeorm.renamed(columns=snake_case),
         sequelize,
         d1,
         typeorm,
-        typeorm.renamed(columns=snake_case),
     ]
 
 
