@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import itertools
 import sqlite3
 from contextlib import closing
@@ -14,7 +15,7 @@ from test_contract import Ours
 
 from tinyauthstore import SQLiteAdapter, layouts
 from tinyauthstore.encodings import Codec, blank, codec_of, integer_id, iso, milliseconds
-from tinyauthstore.models import AUTHENTICATOR, ENTITIES, fields_of
+from tinyauthstore.models import ENTITIES, fields_of
 from tinyauthstore.schema import Column, Schema, Table, now, ours
 from tinyauthstore.testing import AdapterContract
 
@@ -138,9 +139,19 @@ def limit_of(cls: type, test: str) -> Limit | None:
 # --- the factories ----------------------------------------------------------------------------
 
 
-def with_columns(schema: Schema, models: dict[str, Any]) -> Schema:
+def with_columns(schema: Schema, options: dict[str, Any]) -> Schema:
     """The schema with a column for each custom field, as its application might have made them; and with a table
     for passkeys, if it has none."""
+    models = {entity.name: options[entity.name] for entity in ENTITIES if entity.name in options}
+    try:
+        return _with_columns(schema, tuple(models.items()))
+    except TypeError:  # what is no model may not be hashable either
+        return schema
+
+
+@functools.cache  # a schema is compiled once, and another one with the same columns is another schema
+def _with_columns(schema: Schema, given: tuple[tuple[str, Any], ...]) -> Schema:
+    models = dict(given)
     for entity in ENTITIES:
         table, model = getattr(schema, entity.name), models.get(entity.name)
         if table is None:
@@ -345,6 +356,14 @@ def _numbered() -> Codec:
 NUMBERED = _numbered()
 
 
+@functools.cache
+def with_names(schema: Schema) -> Schema:
+    """The schema with ids as the kit gives them."""
+    column = schema.user.column("id")
+    assert column is not None
+    return schema.replace(user=schema.user.replace(columns={"id": Column(column.name, NUMBERED)}))
+
+
 class ByHand(Laid):
     """Beside tables of ours, in a file that an application has made."""
 
@@ -353,12 +372,9 @@ class ByHand(Laid):
     @classmethod
     def make(cls, folder: Path, **options: Any) -> Any:
         path = folder / f"{len([*folder.iterdir()])}.sqlite"
-        user = cls.schema.user
-        id_column = user.column("id")
-        assert id_column is not None
-        named = user.replace(columns={"id": Column(id_column.name, NUMBERED)})
-        schema = with_columns(cls.schema.replace(user=named), options)
-        extended = [name for name in schema.user.columns if name not in named.columns]
+        schema = with_columns(with_names(cls.schema), options)
+        user = schema.user
+        extended = [name for name in user.columns if name not in cls.schema.user.columns]
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL")
             connection.execute(cls.ddl)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
-import math
 import pickle
 import random
 import re
@@ -22,15 +20,15 @@ import pytest
 from support import Crew, apart, every_statement, exit_code, fork
 
 from tinyauthstore import (
-    Account, AuthStoreError, Authenticator, ConflictError, InvalidFieldError, Session, SQLiteAdapter,
+    Account, Authenticator, ConflictError, InvalidFieldError, Session, SQLiteAdapter,
     StorageError, User, encodings, layouts, statements,
 )
 from tinyauthstore import adapters as adapters_module
 from tinyauthstore.encodings import (
-    Codec, blank, float_milliseconds, float_seconds, integer_id, iso, microseconds, milliseconds,
+    Codec, float_milliseconds, float_seconds, integer_id, iso, microseconds, milliseconds,
     milliseconds_as_text, seconds, text_id,
 )
-from tinyauthstore.schema import OURS, Column, Schema, Table, new_id, now, ours
+from tinyauthstore.schema import OURS, Column, Schema, Table
 from tinyauthstore.testing import UTC, FrozenClock, race
 
 FILES = Path(__file__).with_name("files") / "authjs"

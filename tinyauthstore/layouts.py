@@ -36,12 +36,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from .clock import EPOCH, UTC, from_timestamp
-from .encodings import (
-    CODECS, Codec, address, blank, flag, identifier, iso, milliseconds, milliseconds_as_text, text_id,
-)
+from .encodings import Codec, address, blank, flag, identifier, iso, milliseconds, milliseconds_as_text, text_id
 from .errors import StorageError
-from .models import KINDS
-from .schema import APPLICATION_ID, OURS, Column, Fill, Schema, Table, new_id, now, quoted
+from .schema import APPLICATION_ID, OURS, Column, Schema, Table, new_id, now, quoted
 
 iso_z = iso("2026-02-01T03:04:05.678Z")
 """What JavaScript's ``toISOString`` writes."""

@@ -32,9 +32,6 @@ KNOWN = ("session_token", "user_id", "id")
 _new_tuple: Any = tuple.__new__  # three times as fast as the constructor of a NamedTuple
 
 
-_BLANKS = f"char({', '.join(str(code) for code in range(0x3001) if chr(code).isspace())})"
-"""What ``str.strip`` takes off a text, as an SQL expression."""
-
 SOME_TIME = plain(2026, 1, 1)
 """A time whose encoding has the shape of all those of this century and the next."""
 
@@ -299,13 +296,15 @@ class Statements:
             yield self.select_group, (value,)
         if self._scans_group:
             column, parameters = quoted(self.group), [group]
-            where = f"{column} = ?"
-            if self._group_codec.decode is not None:
+            if self._group_codec.decode is not None and self._group_codec.encode is not None:
                 where, parameters = "", []
-            elif group.isascii():  # without blanks, nothing outside ASCII has a normal form inside it
-                where, parameters = f"({where} OR lower(trim({column}, {_BLANKS})) = ?)", [group, group]
+            elif group.isascii():
+                # Its normal form is what is stored, but for blanks around it and the case of letters in ASCII:
+                # nothing else becomes a part of it. LIKE takes a seventh of the time of lower(trim(...)).
+                where = f"{column} LIKE ? ESCAPE '!'"
+                parameters = ["%" + re.sub("[!%_]", r"!\g<0>", group) + "%"]
             else:
-                where = f"({where} OR {column} GLOB '*[^ -~]*')"
+                where = f"({column} = ? OR length({column}) != length(CAST({column} AS BLOB)))"
             keys = ", ".join([*map(quoted, self.key), *self.cells])
             yield f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(where)}", parameters
 
