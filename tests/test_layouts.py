@@ -184,10 +184,9 @@ class Laid(Ours):
     schema: ClassVar[Schema]
     kind: ClassVar[type[SQLiteAdapter]] = SQLiteAdapter
 
-    @pytest.fixture(autouse=True)
-    def limit(self, request: pytest.FixtureRequest) -> None:
-        if limit := limit_of(type(self), request.node.name):
-            request.applymarker(pytest.mark.xfail(reason=limit.reason, strict=limit.strict))
+    @classmethod
+    def expected_failure(cls, test: str) -> Limit | None:
+        return limit_of(cls, test)
 
     @classmethod
     def make(cls, folder: Path, **options: Any) -> Any:
@@ -208,6 +207,8 @@ class Short(Laid):
     test_a_wrong_option_is_refused_at_construction = None
     test_ten_megabytes_are_answered_quickly = None
     test_a_single_write_does_bounded_work = None
+    test_an_adapter_left_open_warns = None
+    test_a_closed_adapter_does_not_warn = None
 
 
 class InAFile(Laid):
@@ -228,7 +229,7 @@ class TestPrisma(Short, AdapterContract):
     schema = layouts.prisma
 
 
-class TestTypeORM(Short, AdapterContract):
+class TestTypeORM(InAFile, Short, AdapterContract):
     schema = layouts.typeorm
 
 
@@ -250,7 +251,8 @@ class TestBetterAuth(Short, AdapterContract):
     kind = Addressed
 
 
-class TestSequelizeFile(InAFile, Short, AdapterContract):
+@pytest.mark.soak
+class TestSequelizeFile(InAFile, AdapterContract):
     schema = layouts.sequelize
 
 

@@ -654,6 +654,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
         To be raised outside ``except``: no __context__ may hold the value, which may be a token.
         """
+        if self._schema.foreign:
+            name = self._schema.schema.name
+            return self._trouble(f"holds a value in {where} that {name} cannot read ({what}); check() names all such")
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     # -- writes

@@ -67,6 +67,13 @@ def token_part(tokens: str, token: str, secret: bytes | None) -> bytes | str:
     return token if data.decode("utf-8", "replace") == token else data  # a BLOB, which equals no text
 
 
+def _text(cell: Any) -> str:
+    """The cell. TypeError if it is no text: nothing else has a normal form."""
+    if not isinstance(cell, str):
+        raise TypeError("no text")
+    return cell
+
+
 class Stored(NamedTuple):
     """A column of ours as a model wants it; ``custom`` is its field if that is not one of our own."""
 
@@ -338,7 +345,8 @@ class Statements:
         if f.name == "id" and f.name in self.entity.withheld:
             decode = self._part("session_token")[1].decode
             return session_id if decode is None else lambda cell: session_id(decode(cell))
-        return self._codecs[f.name].decode
+        codec = self._codecs[f.name]
+        return _text if codec.decode is None and f.name in NORMAL_FORMS and not self.ours else codec.decode
 
     def record(self, row: Sequence[Any]) -> Any:
         """The record made of a row of ``cells``; its token, if it has one, is ""."""
