@@ -7,17 +7,18 @@ import functools
 import itertools
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from test_contract import Ours
 
-from tinyauthstore import SQLiteAdapter, layouts
+from tinyauthstore import InvalidFieldError, SQLiteAdapter, User, layouts
 from tinyauthstore.encodings import Codec, blank, codec_of, integer_id, iso, milliseconds
 from tinyauthstore.models import ENTITIES, fields_of
 from tinyauthstore.schema import Column, Schema, Table, now, ours
-from tinyauthstore.testing import AdapterContract
+from tinyauthstore.testing import FAR, UTC, AdapterContract, FrozenClock
 
 
 class Limit(NamedTuple):
@@ -405,3 +406,52 @@ class TestDjango(ByHand, Short, AdapterContract):
     schema = django
     kind = Unverified
     ddl = AUTH_USER
+
+
+def test_a_legacy_row_is_read_and_a_new_one_is_as_the_application_writes_it(tmp_path: Path) -> None:
+    """Numbers, dates with blanks, a login made of the record; columns that are no fields are left alone."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute(APP_USERS)
+        connection.execute(
+            "INSERT INTO app_users VALUES (41, 'ada', 'Ada@Example.com', '', NULL, '2025-12-31 23:59:59', '2020-01-01 00:00:00')"
+        )
+        connection.commit()
+    with SQLiteAdapter(tmp_path / "app.db", schema=app_users, clock=FrozenClock()) as store:
+        ada = store.get_user_by_email("ada@example.com")
+        assert ada == User("41", "Ada@Example.com", None, None, datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC))
+        assert store.update_user("41", name="Ada").name == "Ada"
+        bob = store.create_user(email="bob@example.com", email_verified=FAR)
+        assert bob == User("42", "bob@example.com", None, None, FAR.replace(microsecond=0)) == store.get_user("42")
+        session = store.create_session(user_id=bob.id)
+        assert store.get_session_and_user(session.session_token) == (session, bob)
+        assert store.check() == []
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT * FROM app_users").fetchall() == [
+            (41, "ada", "Ada@Example.com", "Ada", None, "2025-12-31 23:59:59", "2020-01-01 00:00:00"),
+            (42, "bob@example.com", "bob@example.com", "", None, "2286-11-20 17:46:39", "2026-01-02 03:04:05"),
+        ]
+
+
+def test_a_user_of_django_signs_in_and_a_new_one_is_a_row_that_django_reads(tmp_path: Path) -> None:
+    """A password that fits nothing, no rights, and the flags as Django has them."""
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+        connection.execute(AUTH_USER)
+        connection.execute(
+            "INSERT INTO auth_user VALUES (1, 'pbkdf2_sha256$1', NULL, 1, 'root', 'Ada', 'L', 'Ada@example.com', 1, 1,"
+            " '2025-01-01 00:00:00')"
+        )
+        connection.commit()
+    with SQLiteAdapter(tmp_path / "db.sqlite3", schema=django, clock=FrozenClock()) as store:
+        ada = store.get_user_by_email("ada@example.com")
+        assert ada == User("1", "Ada@example.com", "Ada")
+        session = store.create_session(user_id=ada.id)
+        assert store.get_session_and_user(session.session_token).user == ada
+        assert store.create_user(email="bob@example.com", name="Bob").id == "2"
+        with pytest.raises(InvalidFieldError):
+            store.update_user("2", email_verified=FAR)
+        assert store.check() == []
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+        assert connection.execute("SELECT * FROM auth_user").fetchall() == [
+            (1, "pbkdf2_sha256$1", None, 1, "root", "Ada", "L", "Ada@example.com", 1, 1, "2025-01-01 00:00:00"),
+            (2, "!", None, 0, "bob@example.com", "Bob", "", "bob@example.com", 0, 1, "2026-01-02 03:04:05.678000"),
+        ]

@@ -706,6 +706,10 @@ def test_tables_and_columns_may_have_any_name(name: str, kind: str, tmp_path: Pa
         assert store.unlink_account(**account)
         assert store.purge_expired() == (0, 0)
         store.backup(tmp_path / "backup")
+    # SQLite takes a quoted name that is no column's for a text, and makes an index of that, without a word.
+    indexed = "SELECT i.name FROM sqlite_schema m, pragma_index_info(m.name) i WHERE m.type = 'index'"
+    columns = "SELECT c.name FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+    assert {*sql(path, indexed)} <= {*sql(path, columns)}
     names = {name for (name,) in sql(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert names == {table.name for table in schema.tables.values()}
     with opened(path, schema) as store:
