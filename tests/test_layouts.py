@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from test_contract import Ours
 
-from tinyauthstore import InvalidFieldError, SQLiteAdapter, User, layouts
+from tinyauthstore import InvalidFieldError, MemoryAdapter, SplitAdapter, SQLiteAdapter, User, layouts
 from tinyauthstore.encodings import Codec, blank, codec_of, integer_id, iso, milliseconds
 from tinyauthstore.models import ENTITIES, fields_of
 from tinyauthstore.schema import Column, Schema, Table, now, ours
@@ -353,7 +353,10 @@ def _numbered() -> Codec:
             names[number] = text
             return number
 
-    return integer_id._replace(encode=encode, decode=lambda cell: names.get(cell) or integer_id.decode(cell))  # type: ignore[misc]
+    def decode(cell: int) -> str:
+        return names.get(cell) or integer_id.decode(cell)  # type: ignore[misc]
+
+    return integer_id._replace(encode=encode, decode=decode)
 
 
 NUMBERED = _numbered()
@@ -413,7 +416,8 @@ def test_a_legacy_row_is_read_and_a_new_one_is_as_the_application_writes_it(tmp_
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         connection.execute(APP_USERS)
         connection.execute(
-            "INSERT INTO app_users VALUES (41, 'ada', 'Ada@Example.com', '', NULL, '2025-12-31 23:59:59', '2020-01-01 00:00:00')"
+            "INSERT INTO app_users VALUES (41, 'ada', 'Ada@Example.com', '', NULL, '2025-12-31 23:59:59',"
+            " '2020-01-01 00:00:00')"
         )
         connection.commit()
     with SQLiteAdapter(tmp_path / "app.db", schema=app_users, clock=FrozenClock()) as store:
@@ -455,3 +459,26 @@ def test_a_user_of_django_signs_in_and_a_new_one_is_a_row_that_django_reads(tmp_
             (1, "pbkdf2_sha256$1", None, 1, "root", "Ada", "L", "Ada@example.com", 1, 1, "2025-01-01 00:00:00"),
             (2, "!", None, 0, "bob@example.com", "Bob", "", "bob@example.com", 0, 1, "2026-01-02 03:04:05.678000"),
         ]
+
+
+def test_users_of_another_application_and_sessions_elsewhere(tmp_path: Path) -> None:
+    """By ``SplitAdapter``: the application's file has no table of ours then."""
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+        connection.execute(AUTH_USER)
+        connection.commit()
+    users = django.replace(session=None, verification_token=None, authenticator=None, account=None, name="users only")
+    with SplitAdapter(
+        users=SQLiteAdapter(tmp_path / "db.sqlite3", schema=users),
+        sessions=MemoryAdapter(),
+        verification=MemoryAdapter(),
+    ) as store:
+        ada = store.create_user(email="ada@example.com")
+        session = store.create_session(user_id=ada.id)
+        assert ada.id == "1" and store.get_session_and_user(session.session_token).user == ada
+        token = store.create_verification_token(identifier="ada@example.com")
+        assert store.use_verification_token(identifier="Ada@example.com", token=token.token)
+        assert store.delete_user("1") == ada
+        assert store.get_session_and_user(session.session_token) is None
+        assert store.check() == []
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'tiny%'").fetchall() == []
