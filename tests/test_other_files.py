@@ -865,6 +865,21 @@ def test_what_a_provider_sends_and_no_column_takes_is_left_out_with_one_warning(
     assert "'team'" in said[0] and "'not_before_policy'" in said[1] and "secret-red" not in str(said)
 
 
+@pytest.mark.parametrize("name", ["better-auth"])
+@pytest.mark.parametrize("seconds", [1767323045678, 10**17, 2**63 - 1, -(2**63), -(10**14)])
+def test_seconds_that_are_no_date_keep_nobody_from_signing_in(store: Any, file: Path, seconds: int) -> None:
+    """Better Auth has a date there. Some providers send milliseconds."""
+    ada = store.get_user_by_email("ada@example.com")
+    given = {"user_id": ada.id, "type": "oauth", "provider": "x", "provider_account_id": "1"}
+    account = store.link_account({"expires_at": seconds, "access_token": "at"}, **given)
+    assert (account.expires_at, account.access_token) == (None, "at")
+    assert account == store.get_account(provider="x", provider_account_id="1")
+    assert store.link_account({"expires_at": 1767323045}, **given).expires_at == 1767323045
+    assert sql(file, "SELECT accessTokenExpiresAt FROM account WHERE providerId = 'x'") == [
+        ("2026-01-02T03:04:05.000Z",)
+    ]
+
+
 def test_any_other_value_without_a_column_is_refused_by_name(tmp_path: Path) -> None:
     """Nothing that the application itself gives is lost in silence."""
     file = tmp_path / "app.db"

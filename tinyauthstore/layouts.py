@@ -31,11 +31,11 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .clock import EPOCH, UTC, from_timestamp
+from .clock import EPOCH
 from .encodings import Codec, address, blank, flag, identifier, iso, milliseconds, milliseconds_as_text, text_id
 from .errors import StorageError
 from .schema import APPLICATION_ID, OURS, Column, Schema, Table, new_id, now, quoted
@@ -339,7 +339,7 @@ def _seconds(text: Any) -> int:
 
 
 _seconds_as_iso = Codec(
-    "TEXT", lambda seconds: iso_z.stored(from_timestamp(seconds, UTC)), _seconds, exact=False, ordered=False
+    "TEXT", lambda seconds: iso_z.stored(EPOCH + timedelta(seconds=seconds)), _seconds, exact=False, ordered=False
 )
 """Seconds since 1970, which are a date in the file."""
 

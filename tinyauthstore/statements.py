@@ -375,7 +375,7 @@ class Statements:
     def _encoded(self, name: str, codec: Codec, value: Any) -> Any:
         try:
             return codec.stored(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass  # raised below, outside ``except``, so that no __context__ holds the value
         raise self._refused(name, "it cannot be stored in that column")
 
@@ -402,10 +402,20 @@ class Statements:
             elif codec.encode is None:
                 row.append(value)
             else:
-                row.append(self._encoded(f.name, codec, value))
+                row.append(self._encoded_field(f, codec, value, required))
         for f in self._absent:
             self._leave_out(f, getattr(record, f.name))
         return row
+
+    def _encoded_field(self, f: Field, codec: Codec, value: Any, required: bool) -> Any:
+        """The value as it is stored; nothing, if a provider sent what the column cannot hold, and None fits."""
+        if self.entity is ACCOUNT and f.optional and not required:
+            try:
+                return codec.stored(value)
+            except (TypeError, ValueError, OverflowError):
+                self._leave_out(f, value)
+                return codec.blank
+        return self._encoded(f.name, codec, value)
 
     def _leave_out(self, f: Field, value: Any) -> None:
         """Accept that a value is lost, or refuse it. What a provider sends must not keep anybody from signing in."""
@@ -417,7 +427,7 @@ class Statements:
             if name not in _left_out:
                 _left_out.add(name)
                 logging.getLogger("tinyauthstore").warning(
-                    "%s has no column for %r, which a provider sent: it is left out", self.name, name
+                    "%s has no column that can hold %r, which a provider sent: it is left out", self.name, name
                 )
 
     def _filled(self, record: Any, now: Callable[[], datetime], *, always: bool = False) -> Iterator[Any]:
