@@ -13,6 +13,7 @@ import random
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -151,8 +152,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     f"{schema.name} stores tokens hashed as Auth.js does it: secret= must be its AUTH_SECRET"
                 )
         self._makes_user_ids = schema.user.makes_ids
-        if schema.in_the_clear and not (schema.name in _warned):
-            _warned.add(schema.name)
+        if schema.in_the_clear and repr(schema) not in _warned:
+            _warned.add(repr(schema))
             warn(
                 "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
                 schema.name, ", ".join(schema.in_the_clear),
@@ -517,10 +518,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _violated(self, what: str) -> AuthStoreError:
         """The error for a constraint of somebody else's table that a write would break."""
-        found = re.fullmatch(r"UNIQUE constraint failed: (.*?)\.([^,.]*)(, .*)?", what)
-        for table in self._schema.tables.values() if found is not None else ():
-            if found is not None and table.name == found[1]:
-                field = table.field_of(found[2])
+        for table in self._schema.tables.values():
+            taken = what.removeprefix(f"UNIQUE constraint failed: {table.name}.")
+            if taken != what:
+                field = table.field_of(taken.partition(f", {table.name}.")[0])
                 model = table.model.__name__
                 return ConflictError(f"{model}.{field} is taken", model=model, field=field)
         if what.startswith("FOREIGN KEY"):
@@ -717,6 +718,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
         To be raised outside ``except``: no __context__ may hold the value, which may be a token.
         """
+        if self._schema.foreign:
+            name = self._schema.schema.name
+            return self._trouble(f"holds a value in {where} that {name} cannot read ({what}); check() names all such")
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     # -- writes
@@ -953,6 +957,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     for what, query in table.doubles:
                         if count := self._run(query, (), connection)[0][0]:
                             found.append(f"{table.name}: {count} times, several rows have the same {what}")
+                    if table.addresses is not None:
+                        addresses = Counter(
+                            table.normal_address(cell) for (cell,) in self._stream(connection, table.addresses)
+                        )
+                        del addresses[None]
+                        if count := sum(n > 1 for n in addresses.values()):
+                            found.append(f"{table.name}: {count} times, several rows have the same e-mail address")
                     for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
                     for row in self._stream(connection, table.orphans) if table.orphans else ():

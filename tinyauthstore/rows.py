@@ -18,7 +18,7 @@ IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind 
 """What a field's type is called, by the name of its kind."""
 
 
-_compiled = functools.lru_cache(maxsize=256)(filler)
+_compiled: Callable[[Any], Callable[..., Any]] = functools.lru_cache(maxsize=256)(filler)
 """Once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
 
 
