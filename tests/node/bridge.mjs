@@ -5,8 +5,7 @@
 
 import readline from "node:readline"
 
-const { open } = await import(`./${process.argv[2]}.mjs`)
-let opened
+let open, opened
 
 const calls = {
   async open(path) {
@@ -76,7 +75,15 @@ function say(message) {
 }
 
 console.log = console.info = console.warn = console.error // stdout is for answers alone
-say({ answer: "ready" })
+try {
+  ;({ open } = await import(`./${process.argv[2]}.mjs`))
+  await (await open(":memory:")).close() // what is compiled is loaded only now
+  say({ answer: "ready" })
+} catch (error) {
+  // Not installed, not compiled, not generated: any other error is one that a test should show.
+  if (!/^Cannot find (package|module)|bindings file|prisma generate/m.test(error.message)) throw error
+  say({ missing: error.message.trim().split("\n").pop() })
+}
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const request = JSON.parse(line, revive)
   try {
