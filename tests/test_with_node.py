@@ -259,6 +259,11 @@ FULL = {
 BARE = {"type": "webauthn", "provider": "passkey", "providerAccountId": "00042"}
 
 
+def remembered(store: Any, token: str) -> Any:
+    """What a store finds for a token, which it now answers from memory as long as nobody writes."""
+    return [store.get_session_and_user(token) for _ in range(3)][-1]
+
+
 # --- Auth.js: a file that we made -------------------------------------------------------------
 
 
@@ -309,7 +314,7 @@ def test_what_an_official_adapter_changes_of_a_user_of_ours_is_seen_at_once(pair
 def test_a_session_of_ours_that_an_official_adapter_prolongs_is_longer_at_once(pair: Pair) -> None:
     user = pair.store.create_user(email="ada@example.com")
     session = pair.store.create_session(user_id=user.id)
-    assert pair.store.get_session_and_user(session.session_token) == (session, user)
+    assert remembered(pair.store, session.session_token) == (session, user)
     pair.node.updateSession({"sessionToken": session.session_token, "expires": LATER})
     assert pair.store.get_session_and_user(session.session_token) == (replace(session, expires=LATER), user)
 
@@ -318,7 +323,7 @@ def test_a_session_of_ours_that_an_official_adapter_prolongs_is_longer_at_once(p
 def test_a_session_of_ours_that_an_official_adapter_ends_is_over_at_once(pair: Pair) -> None:
     user = pair.store.create_user(email="ada@example.com")
     ended, other = (pair.store.create_session(user_id=user.id) for _ in range(2))
-    assert pair.store.get_session_and_user(ended.session_token) == (ended, user)
+    assert remembered(pair.store, ended.session_token) == (ended, user)
     pair.node.deleteSession(ended.session_token)
     assert pair.store.get_session_and_user(ended.session_token) is None
     assert pair.store.get_session_and_user(other.session_token) == (other, user)
@@ -339,6 +344,7 @@ def test_with_a_user_of_ours_an_official_adapter_deletes_all_that_is_the_user_s(
     for user in (ada, bob):
         link(pair.store, user.id, user.id)
         pair.store.create_session(user_id=user.id, session_token=f"of {user.id}")
+        assert remembered(pair.store, f"of {user.id}") is not None
     if pair.library in WITH_PASSKEYS:
         register(pair.store, ada.id)
     pair.node.deleteUser(ada.id)
@@ -590,8 +596,8 @@ def test_sessions_that_better_auth_ends_are_over_for_us_at_once(pair: Pair) -> N
     cookie, token = sign_up(pair)
     user = pair.store.get_user_by_email("bob@example.com")
     ours = pair.store.create_session(user_id=user.id)
-    assert pair.store.get_session_and_user(ours.session_token) is not None
-    assert pair.store.get_session_and_user(token) is not None
+    assert remembered(pair.store, ours.session_token) is not None
+    assert remembered(pair.store, token) is not None
     pair.node.revokeSession(cookie, ours.session_token)
     assert pair.store.get_session_and_user(ours.session_token) is None
     assert pair.store.get_session_and_user(token) is not None
