@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from support import PATIENCE, link, register
@@ -32,6 +33,7 @@ BRIDGES = Path(__file__).parent / "node"
 AUTHJS = ("drizzle", "prisma", "typeorm", "sequelize", "kysely")
 WITH_PASSKEYS = ("drizzle", "prisma")
 EVERY = (*AUTHJS, "better-auth")
+LAYOUTS = {"better-auth": "better_auth", "authjs": "drizzle"}
 
 EXPIRES = datetime(2126, 2, 1, 3, 4, 5, 678_000, UTC)
 LATER = datetime(2126, 3, 1, 3, 4, 5, 9_000, UTC)
@@ -153,7 +155,7 @@ def nodes(bridges: Callable[[str], Node], request: pytest.FixtureRequest) -> dic
     """A process with each library that a test here asks for: all start at once, because that takes seconds."""
     parameters = [getattr(item, "callspec", None) for item in request.session.items]
     asked = {each.params.get("library") for each in parameters if each is not None}
-    return {library: bridges(library) for library in EVERY if library in asked}
+    return {library: bridges(library) for library in (*EVERY, "authjs") if library in asked}
 
 
 class Pair:
@@ -161,7 +163,7 @@ class Pair:
 
     def __init__(self, library: str, path: Path, node: Node) -> None:
         self.library, self.path, self.node = library, path, node
-        self.layout = getattr(layouts, library.replace("-", "_"))
+        self.layout = getattr(layouts, LAYOUTS.get(library, library))
         self.store: Any = SQLiteAdapter(path, durability="normal", schema=self.layout)
         self.empty = self.store.snapshot()
 
@@ -497,6 +499,50 @@ def test_we_read_a_passkey_that_an_official_adapter_made(pair: Pair) -> None:
     assert has(theirs(pair.store.get_authenticator("Y3JlZA==")), made)
     pair.store.update_authenticator_counter("Y3JlZA==", 8)
     assert has(pair.node.getAuthenticator("Y3JlZA=="), made | {"counter": 8})
+
+
+# --- Auth.js as a whole -----------------------------------------------------------------------
+
+authjs = of_each("authjs")
+
+SITE = "http://localhost:3000/api/auth"
+AUTH_SECRET = "made-up-auth-secret"
+"""As in ``authjs.mjs``."""
+
+
+@authjs
+@pytest.mark.parametrize("scheme, name", [("http", ""), ("https", "__Secure-")])
+def test_auth_js_signs_in_with_a_session_of_ours_in_its_cookie(scheme: str, name: str, pair: Pair) -> None:
+    user = pair.store.create_user(email="ada@example.com", name="Ada")
+    session = pair.store.create_session(user_id=user.id)
+    cookie = f"{name}authjs.session-token={session.session_token}"
+    answer = pair.node.request("GET", f"{scheme}://localhost:3000/api/auth/session", cookie)
+    assert json.loads(answer["body"])["user"]["email"] == "ada@example.com"
+    assert pair.store.delete_session(session.session_token) is not None
+    answer = pair.node.request("GET", f"{scheme}://localhost:3000/api/auth/session", cookie)
+    assert json.loads(answer["body"]) is None
+
+
+@authjs
+def test_auth_js_signs_in_by_a_link_of_ours_once(pair: Pair) -> None:
+    address, token = "new@example.com", "token-in-the-url"
+    hashed = layouts.authjs_token(token, AUTH_SECRET)
+    pair.store.create_verification_token(identifier=address, token=hashed)
+    url = f"{SITE}/callback/email?" + urlencode({"callbackUrl": "/home", "token": token, "email": address})
+    answer = pair.node.request("GET", url, "")
+    assert (answer["status"], answer["to"]) == (302, "http://localhost:3000/home")
+    found = pair.store.get_session_and_user(answer["cookies"]["authjs.session-token"])
+    assert found.user.email == address and found.user.email_verified is not None
+    assert "error=Verification" in pair.node.request("GET", url, "")["to"]
+
+
+@authjs
+def test_a_link_of_auth_js_s_is_used_up_by_us_once(pair: Pair) -> None:
+    mail = pair.node.askForLink("Ada@Example.com")
+    given = {"identifier": "ada@example.com", "token": layouts.authjs_token(mail["token"], AUTH_SECRET)}
+    assert pair.store.use_verification_token(identifier="ada@example.com", token=mail["token"]) is None
+    assert pair.store.use_verification_token(**given).expires == mail["expires"]
+    assert "error=Verification" in pair.node.request("GET", mail["url"], "")["to"]
 
 
 # --- Better Auth ------------------------------------------------------------------------------
