@@ -1,7 +1,7 @@
 // One library's adapter, driven line by line: `node bridge.mjs drizzle` reads a JSON request per line,
 // {"call": "getUser", "with": ["id"]}, and answers each with a line, {"answer": ...} or {"error": ...}.
-// "open" and "close" are the bridge's own calls, "storm" makes sessions as fast as it can; all else is the
-// adapter's. JSON has no dates: both sides write {"$date": "2026-02-01T03:04:05.678Z"}.
+// "open" and "close" are the bridge's own calls, "storm" makes sessions as fast as it can, "useAll" uses up links;
+// all else is the adapter's. JSON has no dates: both sides write {"$date": "2026-02-01T03:04:05.678Z"}.
 
 import readline from "node:readline"
 
@@ -17,6 +17,15 @@ const calls = {
     opened = undefined
   },
   storm,
+  // Which of these tokens the adapter found, each used up in turn.
+  async useAll(identifier, tokens) {
+    const won = []
+    for (const token of tokens) {
+      if (await opened.methods.useVerificationToken({ identifier, token })) won.push(token)
+      await new Promise(setImmediate)
+    }
+    return won
+  },
 }
 
 // Makes, prolongs and ends sessions of one user for so many seconds, each step through the adapter. What was
