@@ -763,17 +763,22 @@ class Statements:
 
     def _create_theirs(self) -> list[str]:
         """The statements that make the table as its application would, in a new file."""
-        table, definitions = self.table, []
+        table, definitions, keys = self.table, [], []
         for f in fields_of(self.model):
             if (column := self._columns.get(f.name)) is not None and column.name:
                 references = ""
                 if column.references is not None:
                     users = f"{quoted(self._users.name)} ({quoted(self._users.key[0])})"
                     references = f" REFERENCES {users} {column.references}"
+                if column.foreign_key:
+                    key = f"CONSTRAINT {quoted(column.foreign_key)} FOREIGN KEY ({quoted(column.name)})"
+                    keys.append(f"{key}{references}")
+                    references = ""
                 definitions.append(f"{quoted(column.name)} {column.declared}{references}")
         definitions += [f"{quoted(name)} {fill.declared}" for name, fill in self._fill.items()]
         definitions += [f"{quoted(name)} {declared}" for name, declared in table.declared.items()]
         definitions += [re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), text) for text in table.constraints]
+        definitions += keys
         indexes = [
             re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), f"CREATE {kind} {quoted(index)} ON {quoted(self.name)} ({columns})")
             for index, (kind, columns) in ((index, text.split(" ON ", 1)) for index, text in table.indexes.items())
