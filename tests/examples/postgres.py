@@ -22,6 +22,7 @@ name. So add a field to the model on every host before anything is stored in it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -295,9 +296,7 @@ class PostgresAdapter(BaseAdapter):
         found = self._with_user(SESSION, (self._part(SESSION, session_token),))
         if found is None:
             return None
-        session, user = found
-        object.__setattr__(session, "session_token", session_token)
-        return SessionAndUser(session, user)
+        return SessionAndUser(dataclasses.replace(found[0], session_token=session_token), found[1])
 
     def _get_owner(self, account: Key) -> Any:
         found = self._with_user(ACCOUNT, account)
