@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,7 @@ from tinyauthstore.testing import (
 )
 
 HERE = Path(__file__).parent
+README = (HERE.parent / "README.md").read_text(encoding="utf-8")
 psycopg = pytest.importorskip("psycopg", "3.2", reason="needs psycopg 3.2 or newer: pip install 'psycopg[binary]'")
 sys.path.insert(0, str(HERE / "examples"))
 
@@ -280,7 +282,10 @@ RACES: dict[str, Callable[[Any, int], Any]] = {
 """What one of thirty-two wins; the others are told None or of a conflict."""
 
 
-@pytest.mark.parametrize("name", RACES)
+SLOW = ("link", "rotation")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW)) for name in RACES])
 def test_of_thirty_two_connections_in_four_processes_one_wins(
     crew: Crew, store: PostgresAdapter, database: Schemas, name: str
 ) -> None:
@@ -486,6 +491,20 @@ def test_a_copy_shows_one_moment_while_others_write(store: PostgresAdapter, othe
         other.delete_user("ada")
         assert users == [record.user_id for _, record in walk(SESSION)] == ["ada"]
     assert store.list_users() == []
+
+
+def test_the_readmes_way_of_moving_signs_nobody_out(
+    store: PostgresAdapter, database: Schemas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block under *When one machine is not enough*, in a folder with a store."""
+    [block] = re.findall(r"^```python\n([^`]*AUTH_DATABASE.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTH_DATABASE", database.place()["conninfo"])
+    with SQLiteAdapter("auth.db") as old:
+        furnish(old)
+    exec(block, {})
+    assert store.get_session_and_user("session") is not None
+    assert store.count() == (1, 1, 1, 1, 1)
 
 
 NODE_SCRIPT = """
