@@ -27,13 +27,24 @@ from servers import PATIENCE, postgres_server
 from support import Crew, apart, exit_code, fork, furnish, link
 
 from tinyauthstore import (
-    BusyError, ConflictError, InvalidFieldError, SQLiteAdapter, StorageError, TransferError, User,
+    BusyError,
+    ConflictError,
+    InvalidFieldError,
+    SQLiteAdapter,
+    StorageError,
+    TransferError,
+    User,
 )
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.models import SESSION, USER
 from tinyauthstore.portable import copy, dump
 from tinyauthstore.testing import (
-    AdapterContract, ConcurrencyContract, CustomModelContract, Household, SessionContract, TransactionContract,
+    AdapterContract,
+    ConcurrencyContract,
+    CustomModelContract,
+    Household,
+    SessionContract,
+    TransactionContract,
 )
 
 HERE = Path(__file__).parent
@@ -49,7 +60,7 @@ Make = Callable[..., Any]
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Where its socket is."""
-    with postgres_server() as folder:
+    with postgres_server(wal_writer_delay="10s") as folder:  # so that nothing but a commit writes the log to disk
         yield folder
 
 
@@ -359,6 +370,28 @@ def test_a_commit_that_the_server_turned_into_a_rollback_raises(store: PostgresA
         with pytest.raises(StorageError):
             store._write("SELECT 1/0")
     assert store.get_user("ada") is None
+
+
+def test_what_was_acknowledged_is_on_the_disk(store: PostgresAdapter, database: Schemas) -> None:
+    """Although the lock was given back before."""
+    for _ in range(5):
+        [[before]] = database.sql("SELECT pg_current_wal_insert_lsn()")
+        store.create_user()
+        assert database.sql(f"SELECT pg_current_wal_flush_lsn() > '{before}'") == [(True,)]
+
+
+def test_a_transaction_that_writes_nothing_waits_for_no_disk(store: PostgresAdapter, database: Schemas) -> None:
+    """As with a link that is used up. The server may write something of its own, but not each time."""
+
+    def written() -> Any:
+        return database.sql("SELECT pg_current_wal_insert_lsn()")
+
+    waited = []
+    for _ in range(5):
+        before = written()
+        store.use_verification_token(identifier="ada@example.com", token="token")
+        waited.append(written() != before)
+    assert not all(waited)
 
 
 def test_an_exception_from_a_signals_handler_leaves_the_store_sound(store: PostgresAdapter, other: PostgresAdapter) -> None:

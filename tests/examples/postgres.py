@@ -7,9 +7,10 @@ It needs psycopg 3.2 or newer (``pip install "psycopg[binary]"``) and PostgreSQL
 
 ``BaseAdapter`` has the rules; here is how they are stored. Three decisions:
 
-- **Writes take turns**, on all hosts together, by one advisory lock. The rules read before they write ("is this address
-  free?"), and what they have read must still hold when they write. SERIALIZABLE transactions promise that, too, but
-  fail with a demand to be run again, and nobody but the application can run its ``with store.transaction():`` again.
+- **Writes take turns**, on all hosts together, by one advisory lock, which waits for no disk (see ``DURABLE``).
+  The rules read before they write ("is this address free?"), and what they have read must still hold when they write.
+  SERIALIZABLE transactions promise that, too, but fail with a demand to be run again, and nobody but the application
+  can run its ``with store.transaction():`` again.
 - **Reads wait for nobody**: each takes a connection of its own, and PostgreSQL shows it what is committed. Nothing is
   kept in memory, so a session that one host revokes is dead on all others at their next look-up.
 - **Columns have the names that Auth.js's pg adapter expects**, so that adapter can read the users and accounts. It
@@ -26,7 +27,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -34,9 +35,18 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
-from tinyauthstore import BaseAdapter, BusyError, InvalidFieldError, SessionAndUser, StorageError
+from tinyauthstore import BaseAdapter, InvalidFieldError, SessionAndUser, StorageError
 from tinyauthstore.models import (
-    ACCOUNT, AUTHENTICATOR, AUTHJS_NAMES, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, Entity, fields_of, session_id,
+    ACCOUNT,
+    AUTHENTICATOR,
+    AUTHJS_NAMES,
+    ENTITIES,
+    SESSION,
+    USER,
+    VERIFICATION_TOKEN,
+    Entity,
+    fields_of,
+    session_id,
 )
 from tinyauthstore.transactions import innermost
 
@@ -146,7 +156,7 @@ class Table:
         """The key and the record of a row with the columns ``read``."""
         row = [unescaped(value) if type(value) is str else value for value in row]
         key, custom = tuple(row[: len(self.keys)]), row[-1]
-        values = {name: "" for name in self.entity.withheld}
+        values: dict[str, Any] = dict.fromkeys(self.entity.withheld, "")
         if self.entity is SESSION:
             values["id"] = session_id(key[0])
         values |= {f.name: value for f, value in zip(self.fields, row[len(self.keys) :])}
@@ -166,6 +176,8 @@ class PostgresAdapter(BaseAdapter):
     A call waits ``timeout`` seconds for other writers, here or on other hosts, before BusyError. The server ends a
     transaction whose host has been silent for a minute (``LONGEST``), so that no frozen host keeps everybody out.
     ``lock``: two stores in one database, in schemas of their own, write at the same time if they have two numbers.
+    There are as many connections as threads that read at the same time, and one to write with. They have settings of
+    their own: between this and the server, a pooler must pool sessions, not transactions.
     """
 
     def __init__(self, conninfo: str, *, lock: int = LOCK, **options: Any) -> None:
@@ -191,9 +203,9 @@ class PostgresAdapter(BaseAdapter):
     # -- connections: one to write with, some to read with
 
     def _connect(self) -> psycopg.Connection[Any]:
-        patience = {"connect_timeout": max(2, math.ceil(self._timeout))} | conninfo_to_dict(self._conninfo)
+        given: dict[str, Any] = {"connect_timeout": max(2, math.ceil(self._timeout))} | conninfo_to_dict(self._conninfo)
         with self._translated():
-            connection = psycopg.connect(**patience, autocommit=True, client_encoding="utf8")
+            connection = psycopg.connect(**given, autocommit=True, client_encoding="utf8")
             connection.execute(
                 f"SET timezone = 'UTC'; SET lock_timeout = {self._milliseconds(self._timeout)};"
                 f"SET statement_timeout = {LONGEST}; SET idle_in_transaction_session_timeout = {LONGEST}"
@@ -218,12 +230,12 @@ class PostgresAdapter(BaseAdapter):
             kind = f"{type(error).__name__}{f', SQLSTATE {error.sqlstate}' if error.sqlstate else ''}"
             raise StorageError(f"{self!r} failed ({kind})", path=self._path) from error
 
-    def _run(self, connection: Any, sql: str, values: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
+    def _run(self, connection: Any, sql: str, values: Sequence[Any] = ()) -> Any:
         """The one door to the database."""
         with self._translated():
             return connection.execute(sql, [escaped(v) if type(v) is str else v for v in values] or None)
 
-    def _write(self, sql: str, values: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
+    def _write(self, sql: str, values: Sequence[Any] = ()) -> Any:
         return self._run(self._writer, sql, values)
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -236,7 +248,7 @@ class PostgresAdapter(BaseAdapter):
             except IndexError:
                 connection, fresh = self._connect(), True
             try:
-                rows = self._run(connection, sql, values).fetchall()
+                rows: list[Any] = self._run(connection, sql, values).fetchall()
             except StorageError:
                 if fresh or not connection.closed:
                     raise
@@ -267,7 +279,8 @@ class PostgresAdapter(BaseAdapter):
     def _page(
         self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
     ) -> list[tuple[Key, Any]]:
-        table, conditions, values = self._tables[entity], ["true"], []
+        table, conditions = self._tables[entity], ["true"]
+        values: list[Any] = []
         if after is not None:
             conditions.append(table.after)
             values += after
@@ -350,6 +363,7 @@ class PostgresAdapter(BaseAdapter):
         table = self._tables[entity]
         self._write("SAVEPOINT all_at_once")
         try:
+            assert self._writer is not None
             with self._translated(), self._writer.cursor() as cursor:
                 with cursor.copy(f"COPY {table.name} ({table.listed(table.written)}) FROM STDIN") as lines:
                     for key, record in records:
@@ -376,7 +390,8 @@ class PostgresAdapter(BaseAdapter):
 
     def _purge(self, entity: Entity, now: datetime, limit: int) -> int:
         expired = f"SELECT ctid FROM {entity.plural} WHERE expires <= %s ORDER BY expires LIMIT %s"
-        return self._write(f"DELETE FROM {entity.plural} WHERE ctid = ANY(ARRAY({expired}))", [now, limit]).rowcount
+        sql = f"DELETE FROM {entity.plural} WHERE ctid = ANY(ARRAY({expired}))"
+        return int(self._write(sql, [now, limit]).rowcount)
 
     # -- transactions
 
