@@ -1,0 +1,79 @@
+"""What leaves this folder when it is packed, built by the backend that ``pyproject.toml`` names, if it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tinyauthstore
+
+pytest.importorskip("flit_core.buildapi")
+
+ROOT = Path(__file__).parents[1]
+NAME = f"tinyauthstore-{tinyauthstore.__version__}"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the archive of the source, the wheel, and what the archive unpacks to."""
+    folder = tmp_path_factory.mktemp("built")
+    script = "import sys, flit_core.buildapi as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, folder], cwd=ROOT, check=True)
+    with tarfile.open(folder / f"{NAME}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def listed(*options: str) -> set[str]:
+    """What Git lists. Skips the test where there is no clone to ask."""
+    if not (ROOT / ".git").exists() or not (git := shutil.which("git")):
+        pytest.skip("this is no clone, or there is no Git")
+    ran = subprocess.run([git, "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name for name in ran.stdout.split("\0") if name and (ROOT / name).exists()}
+
+
+def test_the_source_archive_has_every_file_of_a_clone(built: Path) -> None:
+    """Its tests, too, with the files that they read, and what the README shows."""
+    assert listed() - files(built / NAME) == set()
+
+
+def test_the_source_archive_has_nothing_that_git_ignores(built: Path) -> None:
+    """Neither caches nor what npm installed, but for the one file that says what the archive is."""
+    assert files(built / NAME) - listed("--cached", "--others", "--exclude-standard") == {"PKG-INFO"}
+
+
+def test_the_source_archive_has_the_files_of_the_tests(built: Path) -> None:
+    """Byte for byte, in an unpacked archive as in a clone."""
+    names = {f"tests/files/{name}" for name in files(ROOT / "tests" / "files")}
+    assert names
+    assert {name for name in names if (built / NAME / name).read_bytes() != (ROOT / name).read_bytes()} == set()
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+    """With its command line, its conformance kit and its types."""
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    ours = {name for name in files(ROOT / "tinyauthstore") if "__pycache__" not in name}
+    assert held == {f"tinyauthstore/{name}" for name in ours}
+    assert {"tinyauthstore/py.typed", "tinyauthstore/cli/__init__.py"} <= held
+
+
+def test_what_was_packed_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    """So that pip, which may be given either, installs the same."""
+    script = "import sys, flit_core.buildapi as b; print(b.build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=built / NAME, check=True)
+    [again], [wheel] = tmp_path.glob("*.whl"), built.glob("*.whl")
+    with zipfile.ZipFile(again) as one, zipfile.ZipFile(wheel) as other:
+        assert {name: one.read(name) for name in one.namelist()} == {
+            name: other.read(name) for name in other.namelist()
+        }
