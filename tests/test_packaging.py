@@ -1,11 +1,17 @@
-"""What leaves this folder when it is packed, built by the backend that ``pyproject.toml`` names, if it is installed."""
+"""What leaves this folder when it is packed, and what is said about it.
+
+Built by the backend that ``pyproject.toml`` names, if it is installed.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,15 +19,19 @@ import pytest
 
 import tinyauthstore
 
-pytest.importorskip("flit_core.buildapi")
-
 ROOT = Path(__file__).parents[1]
 NAME = f"tinyauthstore-{tinyauthstore.__version__}"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SYSTEMS, CHANGES = (
+    README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] for heading in ("Systems and versions", "Changes")
+)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the archive of the source, the wheel, and what the archive unpacks to."""
+    pytest.importorskip("flit_core.buildapi")
     folder = tmp_path_factory.mktemp("built")
     script = "import sys, flit_core.buildapi as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", script, folder], cwd=ROOT, check=True)
@@ -77,3 +87,30 @@ def test_what_was_packed_builds_the_same_wheel(built: Path, tmp_path: Path) -> N
         assert {name: one.read(name) for name in one.namelist()} == {
             name: other.read(name) for name in other.namelist()
         }
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def test_the_changes_begin_with_this_version() -> None:
+    """Or a release has nothing said about it."""
+    assert re.findall(r"^\*\*([\d.]+)\.\*\*", CHANGES, re.MULTILINE)[0] == tinyauthstore.__version__
+
+
+def test_the_readme_says_how_each_python_of_the_metadata_was_tried() -> None:
+    """None is claimed without that."""
+    known = r"Programming Language :: Python :: (3\.\d+)"
+    claimed = {match[1] for one in PROJECT["classifiers"] if (match := re.fullmatch(known, one))}
+    assert len(claimed) >= 4
+    assert {python for python in claimed if not re.search(rf"\b{python}\.\d", SYSTEMS)} == set()
+
+
+def test_the_readme_names_the_pyodide_that_is_tried() -> None:
+    """The one that is installed for the tests."""
+    needed = json.loads((ROOT / "tests" / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert f"`pyodide` {needed['pyodide']}," in SYSTEMS
+
+
+def test_no_address_and_no_licence_is_made_up() -> None:
+    """Both are the owner's to give."""
+    assert not {"urls", "license", "license-files", "authors", "maintainers"} & PROJECT.keys()

@@ -36,7 +36,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     chosen = ["tests/test_contract.py", "-k", "not Shelve and not Async", "-q", "-rfEs", "-W", "error", "--tb=short"]
     # As much of the stack as main threads have for sure: JSON of some depth is read by recursion.
     command = ["node", "--stack-size=6000", "wasm.mjs", HERE.parent, Path(pytest.__file__).parents[1], *chosen]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LONGEST)
+    ran = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=LONGEST)
     return ran.stdout + ran.stderr[-5000:]  # whose beginning would be all of Pyodide in one line
 
 
@@ -51,7 +51,7 @@ def test_the_kit_passes_but_for_what_needs_a_thread(printed: str) -> None:
     summary = printed.strip().rpartition("\n")[2]
     found = re.fullmatch(r"(\d+) passed, (\d+) skipped, \d+ deselected in .*", summary)
     assert found, summary
-    assert int(found[1]) > 2500, "they ran"
+    assert int(found[1]) > 2700, "they ran"
     assert int(found[2]) < int(found[1]) / 20, "few tests need threads"
 
 
