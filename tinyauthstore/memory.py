@@ -154,7 +154,7 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 if prefix is None or (group is not None and group.startswith(prefix)):
                     yield key, records.by_key[key]
 
-        found = self._in_turn(lambda: list(itertools.islice(read(), limit)))
+        found = self._in_turn(lambda: list(itertools.islice(read(), min(limit, sys.maxsize))))
         return [(key, fresh(record)) for key, record in found]
 
     def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
