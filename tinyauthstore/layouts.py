@@ -484,8 +484,11 @@ def detect(path: str | os.PathLike[str]) -> Schema:
     import sqlite3
 
     path = os.fspath(path)
+    # If the file is in WAL mode, reading makes a -wal, and only who may write takes it away again. One that is there
+    # is somebody else's, perhaps another file's, which writing would damage this one with.
+    mode = "ro" if os.path.exists(f"{path}-wal") else "rw"
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode={mode}", uri=True)) as connection:
 
             def run(sql: str, *parameters: Any) -> list[Any]:
                 return connection.execute(sql, parameters).fetchall()
