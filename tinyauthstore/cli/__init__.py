@@ -68,6 +68,7 @@ IN_OPTIONS = {
     "sessions=False": "--no-sessions",
     "secret=": "$TINYAUTHSTORE_SECRET",
     "into=": "--into",
+    "open the store with a model that has": "let your application open it once, which adds them, or use `copy`",
 }
 """What the options of functions, which errors name, are called here."""
 

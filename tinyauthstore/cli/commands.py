@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from argparse import Namespace
@@ -11,6 +12,8 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from .. import backups, exports, layouts, portable
+from ..adapters import path_in
+from ..clock import is_datetime
 from ..errors import NotFoundError, StorageError
 from ..models import Session, User
 from ..schema import OURS, Schema
@@ -125,11 +128,8 @@ def users(given: Namespace) -> int:
             for user in found:
                 json_line(user)
         elif found:
-            rows = [
-                (user.id, user.email or "-", user.name or "-", f"{user.email_verified:%Y-%m-%d}" if user.email_verified else "-")
-                for user in found
-            ]
-            table(("ID", "E-MAIL", "NAME", "VERIFIED"), rows, flexible=(1, 2))
+            # Whole ids, which other commands take, leave no room for times; `show` has these.
+            table(("ID", "E-MAIL", "NAME"), [(u.id, u.email or "-", u.name or "-") for u in found], flexible=(1, 2))
         else:
             tell("no users")
         if more:
@@ -155,7 +155,7 @@ def show(given: Namespace) -> int:
             parts = {"accounts": accounts, "sessions": sessions, "authenticators": passkeys}
             json_line(shown(user) | {name: [*map(shown, records)] for name, records in parts.items()})
             return FINE
-        rows = [(name, _text(getattr(user, name))) for name in shown(user)]
+        rows = [(name, _text(getattr(user, name), value)) for name, value in shown(user).items()]
         rows += [(name, "(not shown)") for name in sorted(hidden(user))]
         rows += [("account", f"{one.provider} {one.provider_account_id} ({one.type})") for one in accounts]
         rows += [("session", f"{one.id}  {when(one.expires)}") for one in sessions]
@@ -164,8 +164,10 @@ def show(given: Namespace) -> int:
     return FINE
 
 
-def _text(value: Any) -> str:
-    return when(value) if hasattr(value, "tzinfo") else "-" if value is None else str(value)
+def _text(value: Any, as_json: Any) -> str:
+    if value is None or is_datetime(value):
+        return when(value)
+    return as_json if isinstance(as_json, str) else json.dumps(as_json, ensure_ascii=False)
 
 
 def _each_session(store: Any, given: Namespace) -> Iterator[tuple[User, Session]]:
@@ -328,6 +330,8 @@ def _restore_anew(given: Namespace, target: str) -> int:
     with closing(opened(given.file, writing=False)) as source:
         models = {entity.name: model for entity, model in source._models.items()}
         schema = schema_of(source)
+    if place(given.file)[0] == "shelve" and not path_in(target):
+        target = f"shelve:{target}"
     with made(target, schema, **models) as store, Progress("restore"):
         store.restore_backup(given.file)
         count = store.count().users
