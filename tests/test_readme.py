@@ -296,10 +296,11 @@ def test_the_options_table_names_exactly_the_options_with_their_defaults() -> No
     assert {name: ast.literal_eval(default) for name, default in options} == constructor_options()
 
 
-def test_the_last_two_options_are_those_of_sqlite_alone() -> None:
+def test_the_last_options_are_those_of_sqlite_alone() -> None:
     names = [code(row[0])[0] for row in rows(section("Options"))]
     shared = keywords(base.BaseAdapter.__init__)
-    assert names[-2:] == [name for name in keywords(SQLiteAdapter.__init__) if name not in shared]
+    own = [name for name in keywords(SQLiteAdapter.__init__) if name not in shared]
+    assert names[-len(own) :] == own
 
 
 def error_classes() -> dict[str, type]:

@@ -71,7 +71,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
-        schema: Schema = OURS,
+        schema: Schema | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
@@ -80,7 +80,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``schema``: how
-        records lie in the file, if it is another application's: one of ``layouts.py``, or your own.
+        records lie in the file, if it is another application's: one of ``layouts.py``, or your own; None: as in
+        all files of ours.
         ``BaseAdapter`` explains the other options.
 
         StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
@@ -103,6 +104,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._synchronize = synchronize
+        schema = OURS if schema is None else schema
         if not isinstance(schema, Schema):
             raise TypeError(f"schema= takes a Schema, such as layouts.prisma; got {type(schema).__name__}")
         self._schema = compiled(schema, tuple(self._models.values()))

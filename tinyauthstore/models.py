@@ -762,8 +762,8 @@ class Session(Record):
 class VerificationToken(Record):
     """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
 
-    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many wrong
-    tokens for the identifier a code survives, the last of them not; None for a token that nobody can guess.
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many more
+    wrong tokens for the identifier it takes until a code is dead; None for a token that is too long to be guessed.
     """
 
     identifier: str = field(metadata=IDENTIFIER)
