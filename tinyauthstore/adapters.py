@@ -157,6 +157,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 schema.name, ", ".join(schema.in_the_clear),
             )  # fmt: skip
 
+    def _token_storage(self, entity: Entity) -> str:
+        table = self._schema.tables.get(entity)
+        return "digest" if table is None else table.tokens
+
     def _part(self, entity: Entity, token: str) -> Any:
         table = self._schema.tables.get(entity)
         if table is None or table.tokens == "digest":

@@ -963,6 +963,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             return hashlib.sha256(data).digest()
         return hmac.digest(self._secret, data, "sha256")
 
+    def _token_storage(self, entity: Entity) -> str:
+        """How it keeps the tokens of these records: as "digest", or in any other way."""
+        return "digest"
+
     def _part(self, entity: Entity, token: str) -> Any:
         """What a key has in the place of a session's or verification token."""
         return self._digest(token)

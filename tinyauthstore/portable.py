@@ -101,7 +101,7 @@ def dump(
     homes, is_text, left_out = _homes(store), isinstance(file, io.TextIOBase), Counter[str]()
     digests = {}
     for entity in SECRET:
-        made = _digests_of(homes[entity]) if sessions else None
+        made = _digests_of(homes[entity], entity) if sessions else None
         if made is not None:
             digests[entity.plural] = made
         else:
@@ -312,7 +312,7 @@ class _Taker:
     def agree(self, digests: Mapping[str, Any], sessions: bool) -> None:
         """TransferError if these digests are not as the store makes its own, unless they are left out anyway."""
         for entity in SECRET:
-            ours, theirs = _digests_of(self._homes[entity]), digests.get(entity.plural)
+            ours, theirs = _digests_of(self._homes[entity], entity), digests.get(entity.plural)
             if not sessions:
                 self._skipped[entity] = NOT_ASKED_FOR
             elif ours is None or theirs is None:
@@ -398,13 +398,13 @@ def _homes(store: Any) -> dict[Entity, Any]:
     return homes
 
 
-def _digests_of(home: Any) -> dict[str, str] | None:
-    """How a store makes the digests of tokens that are its keys; None if its keys are tokens, not digests.
+def _digests_of(home: Any, entity: Entity) -> dict[str, str] | None:
+    """How a store makes the digests of tokens that are its keys, of this kind; None if its keys are no digests of ours.
 
     Here it is decided whether a digest may go from one store into another: if both have the same answer, and it is not
     None.
     """
-    if getattr(home, "_token_storage", "digest") != "digest":
+    if home._token_storage(entity) != "digest":
         return None
     return {"digest": "sha256"} if home._secret is None else {"digest": "hmac-sha256", "secret": _check_of(home._secret)}
 
@@ -437,7 +437,7 @@ def copy(
     homes, taker, left_out = _homes(source), _Taker(target, merge), Counter[str]()
     if {*homes.values()} & {*_homes(target).values()}:
         raise ValueError("copy() takes two stores that have no part in common")
-    digests = {entity.plural: _digests_of(homes[entity]) for entity in SECRET}
+    digests = {entity.plural: _digests_of(homes[entity], entity) for entity in SECRET}
     with target.transaction(), closing(_batches(homes, ENTITIES, oauth_tokens, left_out)) as batches:
         taker.require_room()
         taker.agree(digests, sessions)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         return _failed(error, OUT_OF_REACH)
     except (NotFoundError, TransferError, ConflictError, InvalidFieldError) as error:
-        return _failed(error, FOUND)
+        return _failed(error, WRONG if isinstance(error, TransferError) and not error.line else FOUND)
     except (AuthStoreError, ValueError, TypeError) as error:
         return _failed(error, WRONG)
     except OSError as error:
@@ -77,7 +77,7 @@ def _failed(error: object, status: int) -> int:
     from ..adapters import TARGETS
     from .output import clean
 
-    text = str(error).replace(f"\n{TARGETS}", " auth.db, sqlite:///auth.db, shelve:auth and memory:")
+    text = str(error).replace(f"\n{TARGETS}", " sqlite:///auth.db, shelve:auth and memory:")
     for option, here in IN_OPTIONS.items():
         text = text.replace(option, here)
     print(f"tinyauthstore: {clean(text)}", file=sys.stderr)

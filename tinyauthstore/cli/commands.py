@@ -98,7 +98,8 @@ def stats(given: Namespace) -> int:
             facts = {"path": path, "kind": kind, "layout": schema.name, "tokens_in_the_clear": clear}
             json_line(facts | {"custom_fields": fields, "bytes": size} | counts)
             return FINE
-        facts = {"store": path or kind, "kind": kind if schema is OURS else f"{kind}, {schema.name}"}
+        facts = {"store": path} if path else {}
+        facts |= {"kind": kind if schema is OURS else f"{kind}, {schema.name}"}
         facts |= {"bytes": f"{size:,}"} if size is not None else {}
         facts |= {"custom fields": ", ".join(fields)} if fields else {}
         facts |= {"tokens in the clear": ", ".join(clear)} if clear else {}
@@ -385,7 +386,7 @@ def unread_of(store: Any) -> str:
 def _moved(moved: Any, verb: str, unread: str = "", as_json: bool = False) -> None:
     """Say, beside the output, how many records went, and what did not, and why."""
     records = moved.records if isinstance(moved.records, dict) else moved.records._asdict()
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in records.items() if count)
+    counts = ", ".join(plural(count, name[:-1].replace("_", " ")) for name, count in records.items() if count)
     if as_json:
         json_line({"records": records, "left_out": dict(moved.left_out)})
     tell(f"{verb} {counts or 'nothing'}")

@@ -10,7 +10,7 @@ from typing import Any
 from .. import adapters, backups, layouts, recorded
 from ..adapters import SQLiteAdapter, connect, path_in
 from ..errors import StorageError
-from ..journal import is_store
+from ..journal import is_store, remove
 from ..memory import ShelveAdapter
 from ..paths import identity
 from ..schema import OURS, Schema
@@ -63,14 +63,18 @@ def target_of(given: str | None) -> str:
 def place(target: str) -> tuple[str, str]:
     """The kind, ``"sqlite"`` or ``"shelve"``, and the path; ``"memory"`` and ``""`` for a store without one.
 
-    ValueError, which shows no password, if it is neither a URL for ``connect`` nor a plain path.
+    Wrong, which shows no password, if it is neither a URL for ``connect`` nor a plain path.
     """
     if target in ("memory:", "memory://", "sqlite:///:memory:"):
         return "memory", ""
     if path := path_in(target):
         return target.partition(":")[0], path
     if not os.path.lexists(target) and ("?" in target or ":" in os.path.basename(target) or "://" in target):
-        connect(target)
+        try:
+            connect(target)
+        except ValueError as error:
+            said = str(error).partition(";")[0]
+        raise Wrong(f"{said}; a TARGET is a path, sqlite:///FILE, shelve:DIRECTORY or memory:")
     return "shelve" if target.endswith("/") or os.path.isdir(target) else "sqlite", target
 
 
@@ -160,8 +164,15 @@ def made(target: str, schema: Schema = OURS, **models: Any) -> Iterator[Any]:
     path = path.rstrip("/") or path
     if there(kind, path):
         raise Wrong(f"{path} exists already; `tinyauthstore migrate -s {target}` brings an older store up to date")
-    if kind == "shelve" and os.path.isdir(path):
-        os.rmdir(path)  # it is empty
+    if kind == "shelve" and os.path.isdir(path):  # it is empty, and whoever made it chose its owner
+        try:
+            with closing(_open(kind, path, schema, models=models)) as store:
+                yield store
+        except BaseException:
+            for name in os.listdir(path):
+                remove(os.path.join(path, name))
+            raise
+        return
     with backups.drafted(path) as draft:
         try:
             with closing(_open(kind, draft, schema, synchronize=True, models=models)) as store:
