@@ -18,7 +18,7 @@ from ..errors import NotFoundError, StorageError
 from ..models import Session, User
 from ..schema import OURS, Schema
 from .output import Progress, agreed, clean, day, hidden, json_line, listing, plural, shown, table, tell, when
-from .targets import SECRET, Wrong, made, opened, place, same, target_of, there
+from .targets import SECRET, Wrong, layout_of, made, opened, place, same, target_of, there
 
 FINE, FOUND = 0, 1
 """Exit statuses: all is well; something was found wrong, or what was asked for was not found."""
@@ -380,7 +380,9 @@ def written(path: str) -> Iterator[Any]:
 
 def unread_of(store: Any) -> str:
     """The columns of a SQLite file that hold something for which records have no field."""
-    return ", ".join(store._unread()) if hasattr(store, "_unread") else ""
+    found = store._unread() if hasattr(store, "_unread") else []
+    more = f" and {len(found) - 4} more" if len(found) > 5 else ""
+    return ", ".join(found[:4] if more else found) + more
 
 
 def _moved(moved: Any, verb: str, unread: str = "", as_json: bool = False) -> None:
@@ -449,7 +451,7 @@ def list_layouts(given: Namespace) -> int:
         kind, path = place(given.file)
         if kind == "shelve" or not there(kind, path):
             raise StorageError(f"{path} is no SQLite file", path=path)
-        found = [layouts.detect(path)]
+        found = [layout_of(path)]
     else:
         found = [getattr(layouts, name) for name in layouts.NAMES]
     for schema in found if given.json else ():

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import adapters, backups, layouts, recorded
 from ..adapters import SQLiteAdapter, connect, path_in
-from ..errors import StorageError
+from ..errors import BusyError, StorageError
 from ..journal import is_store, remove
 from ..memory import ShelveAdapter
 from ..paths import identity
@@ -26,6 +26,9 @@ TARGET is a path, or what connect() takes:
   sqlite:///auth.db, shelve:auth, memory:
 It may stand in $TINYAUTHSTORE_URL instead. If the application gives its store
 a secret=, put that into $TINYAUTHSTORE_SECRET."""
+
+BUSY, NOT_WRITABLE = 5, (8, 14)
+"""Codes of SQLite's errors: SQLITE_BUSY; SQLITE_READONLY, SQLITE_CANTOPEN."""
 
 
 class Wrong(ValueError):
@@ -113,7 +116,7 @@ def opened(target: str, *, writing: bool = True, synchronize: bool = False) -> A
         raise StorageError(f"{path} is a directory, and no SQLite file; a shelf is shelve:{path}", path=path)
     if kind == "shelve" and os.path.isdir(path) and not is_store(path):
         raise StorageError(f"{path} is a directory, but no shelf: there is no store of ours in it", path=path)
-    schema = _schema_of(path) if kind == "sqlite" else OURS
+    schema = layout_of(path) if kind == "sqlite" else OURS
     try:
         if synchronize:
             _open(kind, path, schema, synchronize=True).close()
@@ -150,9 +153,18 @@ def _secret() -> str | None:
     return os.environ.get(SECRET) or None
 
 
-def _schema_of(path: str) -> Schema:
-    """The layout of a SQLite file; that of our own for an empty one."""
-    return OURS if os.path.getsize(path) == 0 else layouts.detect(path)
+def layout_of(path: str) -> Schema:
+    """The layout of a SQLite file; that of our own for an empty one. StorageError as from ``layouts.detect``."""
+    try:
+        return OURS if os.path.getsize(path) == 0 else layouts.detect(path)
+    except StorageError as error:
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        if code == BUSY:
+            raise BusyError(f"{path} stayed locked", path=path) from None
+        if code in NOT_WRITABLE:
+            what = "cannot be opened by this user, or not written to, or its directory cannot (SQLite needs that)"
+            raise StorageError(f"{path} {what}", path=path) from None
+        raise
 
 
 @contextmanager
