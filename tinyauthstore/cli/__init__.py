@@ -8,6 +8,7 @@ file is out of reach; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -109,6 +110,7 @@ class Parser(argparse.ArgumentParser):
         raise Wrong(f"{message}; see {self.prog} --help")
 
 
+@functools.cache
 def _parser() -> argparse.ArgumentParser:
     from . import commands
     from .targets import FORMS

@@ -153,7 +153,8 @@ def _simple(value: Any) -> Any:
 
 
 def tell(text: str) -> None:
-    """Say something beside the output: on standard error, in lines that fit."""
+    """Say something beside the output, on standard error; where both go to one place, after it."""
+    sys.stdout.flush()
     print(clean(text), file=sys.stderr, flush=True)
 
 
