@@ -205,6 +205,8 @@ def _add_ending(add: Add, commands: Any) -> None:
 
 
 def _add_files(add: Add, commands: Any) -> None:
+    from .. import exports
+
     backup = add(
         "backup", commands.backup, "copy the store to a new file, while others use it",
         "tinyauthstore -s auth.db backup auth-backup.db",
@@ -233,9 +235,9 @@ def _add_files(add: Add, commands: Any) -> None:
         "export", commands.export, "write all records for another system",
         "tinyauthstore -s auth.db export postgres users.sql",
     )  # fmt: skip
-    export.add_argument("format", metavar="FORMAT", help="redis, dynamodb, mongodb, pouchdb or postgres")
+    export.add_argument("format", metavar="FORMAT", help=f"one of {', '.join(exports.FORMATS)}")
     export.add_argument("file", metavar="FILE", nargs="?", default="-", help="a new file (default: standard output)")
-    export.add_argument("--tool", help="whose tables in postgres: pg (default), typeorm, sequelize, prisma, drizzle")
+    export.add_argument("--tool", help=f"whose tables in postgres: {', '.join(exports.TOOLS)} (default: pg)")
     export.add_argument("--into", metavar="NAME", help="DynamoDB's table, or the prefix of keys in Redis")
 
 

@@ -393,9 +393,9 @@ def _moved(moved: Any, verb: str, unread: str = "", as_json: bool = False) -> No
         json_line({"records": records, "left_out": dict(moved.left_out)})
     tell(f"{verb} {counts or 'nothing'}")
     for reason, count in moved.left_out.items():
-        tell(f"left out: {count:,} {reason}")
+        _left_out(f"{count:,} {reason}")
     if unread:
-        tell(f"left out: columns that no field here is read from: {unread}")
+        _left_out(f"columns that no field here is read from: {unread}")
 
 
 def dump(given: Namespace) -> int:
@@ -441,9 +441,14 @@ def copy(given: Namespace) -> int:
 def export(given: Namespace) -> int:
     with looked_at(given) as store, written(given.file) as file, Progress("export", "bytes") as progress:
         counting: Any = _Counting(file, progress)
-        moved, unread = exports.export(store, counting, given.format, tool=given.tool, into=given.into), unread_of(store)
-    _moved(moved, "exported", unread)
+        moved = exports.export(store, counting, given.format, tool=given.tool, into=given.into, warn=_left_out)
+        unread = unread_of(store)
+    _moved(moved._replace(left_out={}), "exported", unread)
     return FINE
+
+
+def _left_out(what: str) -> None:
+    tell(f"left out: {what}")
 
 
 def list_layouts(given: Namespace) -> int:
