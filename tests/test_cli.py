@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from pathlib import Path
@@ -215,6 +216,35 @@ def test_a_question_is_answered_in_the_terminal(tmp_path: Path) -> None:
     question = "Delete ada@example.com, with accounts, sessions and passkeys? [y/N] "
     assert re.findall(re.escape(question) + "(.*)", shown) and "nothing was changed" in shown
     assert "deleted ada\n" in shown
+
+
+AS_NOBODY = """
+import os, sys
+from tinyauthstore.cli import main
+main(["-s", "memory:", "stats"])  # imports what it needs
+os.setgid(65534)
+os.setuid(65534)
+for line in (["users"], ["purge", "--yes"], ["dump"], ["init"], ["backup", "other"]):
+    print(main(["-s", sys.argv[1], *line]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_is_not_writable_is_out_of_reach_and_keeps_its_directory_clean(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for kind in ("ours", "prisma.sqlite", "shelf"):
+            store = Path(folder) / kind
+            KINDS[kind](str(store))
+            if kind != "shelf":
+                store.chmod(0o644)
+            before = files(Path(folder))
+            command = [sys.executable, *FLAGS, "-c", AS_NOBODY, str(store)]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(ROOT)})
+            init = "3" if kind == "shelf" else "2"  # whether that directory is empty cannot be told
+            assert done.stdout.split()[-5:] == ["3", "3", "3", init, "3"], done
+            assert done.stderr.count("\n") == 5 and done.stderr.count("tinyauthstore: ") == 5
+            assert files(Path(folder)) == before
 
 
 # --- interrupted, or cut off ------------------------------------------------------------------

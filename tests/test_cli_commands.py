@@ -479,9 +479,13 @@ def test_damage_that_is_found_is_status_1(cli: Cli) -> None:
     assert all(found.keys() == {"problem"} for found in cli("-s store check --json", 1).objects)
 
 
-def test_the_layout_of_a_file_is_named(cli: Cli) -> None:
+def test_the_layout_of_a_file_is_named(cli: Cli, tmp_path: Path) -> None:
     make_theirs("prisma.sqlite", "theirs.db")
+    make_ours("store")  # in WAL mode
+    before = files(tmp_path)
     assert "layouts.prisma " in cli("layouts theirs.db").out
+    assert cli("layouts store").out.splitlines()[1].startswith("tinyauthstore  users, accounts, ")
+    assert files(tmp_path) == before
     assert cli("layouts theirs.db --json").objects[0]["name"] == "layouts.prisma"
     assert [found["name"] for found in cli("layouts --json").objects] == [f"layouts.{name}" for name in layouts.NAMES]
 
@@ -598,7 +602,16 @@ def test_a_backup_that_is_looked_at_stays_as_it_was(cli: Cli, tmp_path: Path) ->
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_shelf_with_a_journal_that_is_looked_at_stays_as_it_was(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(FILES / "journal-v2.shelf", "shelf")
+    before = files(tmp_path)
+    assert b"users" in (before["shelf/journal-000001"] or b"")
+    for command in ("stats", "users", "dump", "check"):
+        cli(f"-s shelf {command}", all=True)
+    assert files(tmp_path) == before
+
+
+@each_kind
 def test_a_lost_store_is_restored_from_its_backup(kind: str, cli: Cli) -> None:
     KINDS[kind]("store")
     before = cli("-s store dump --oauth-tokens", all=True).out
@@ -756,6 +769,24 @@ def test_the_application_opens_what_the_command_line_made_of_its_store(kind: str
     with SQLiteAdapter("new.db", **MODELS) as store:
         assert store.get_user("ada").role is Role.MEMBER
     assert cli("-s new.db migrate").out == "nothing to change\n"
+
+
+def test_a_field_of_a_kind_that_is_not_known_is_refused_by_name(cli: Cli) -> None:
+    make_custom("store")
+    connection = sqlite3.connect("store")
+    connection.execute("UPDATE custom_fields SET kind = 'decimal' WHERE field = 'note'")
+    connection.commit()
+    connection.close()
+    assert "User.note holds values of a kind that this version does not know: decimal" in cli("-s store users", 3).err
+
+
+def test_whatever_nobody_thought_of_is_one_line_without_its_text(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(SECRET)
+
+    make_ours("store")
+    monkeypatch.setattr(SQLiteAdapter, "count", fail)
+    assert re.search("RuntimeError in test_cli_commands.py, line [0-9]+, which should not be", cli("-s store stats", 3).err)
 
 
 # --- nothing half done ------------------------------------------------------------------------

@@ -430,7 +430,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 continue
             for not_null, default in self._run(COLUMN, (name, field)):
                 value = None if default is None else self._run(DEFAULT.format(default))[0][0]
-                decode = CODECS[kind.partition(" ")[0]].decode
+                decode = codec.decode if (codec := CODECS.get(kind.partition(" ")[0])) is not None else None
                 value = value if value is None or decode is None else decode(value)
                 found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
         return found

@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", OUT_OF_REACH)
+    except Exception as error:  # its text may hold anything
+        *_, place = traceback.walk_tb(error.__traceback__)
+        where = f"{os.path.basename(place[0].f_code.co_filename)}, line {place[1]}"
+        return _failed(f"{type(error).__name__} in {where}, which should not be; please report it", OUT_OF_REACH)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -77,7 +77,7 @@ def migrate(given: Namespace) -> int:
         return FOUND if missing else FINE
     if not agreed("Add that now? Make a backup first.", given.yes, Wrong):
         return FINE
-    with closing(opened(target, synchronize=True)) as store:
+    with Progress("migrate"), closing(opened(target, synchronize=True)) as store:
         unread = unread_of(store)
     tell("done")
     if unread:

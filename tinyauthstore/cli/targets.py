@@ -123,9 +123,9 @@ def opened(target: str, *, writing: bool = True, synchronize: bool = False) -> A
         store = _open(kind, path, schema, writing=False)
         try:
             models = recorded.models(store._recorded())
-        except BaseException:
+        except (ValueError, TypeError) as error:
             store.close()
-            raise
+            raise StorageError(f"{path}: {error}", path=path) from None
         if not (writing or models):
             return store
         store.close()
@@ -162,7 +162,7 @@ def layout_of(path: str) -> Schema:
         if code == BUSY:
             raise BusyError(f"{path} stayed locked", path=path) from None
         if code in NOT_WRITABLE:
-            what = "cannot be opened by this user, or not written to, or its directory cannot (SQLite needs that)"
+            what = "is not readable and writable for this user, or its directory is not (SQLite needs both)"
             raise StorageError(f"{path} {what}", path=path) from None
         raise
 
