@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AuthStoreError, ValueError, TypeError) as error:
         return _failed(error, WRONG)
     except OSError as error:
-        _forget_output()
+        if error.filename is None:  # it may be standard output's
+            _forget_output()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", OUT_OF_REACH)
     except Exception as error:  # its text may hold anything
