@@ -336,6 +336,7 @@ WRONG = {
     "-s empty.db load text": 3,
     "-s store copy store": 2,
     "-s store copy ./store": 2,
+    "-s store copy sqlite:///store --merge": 2,
     "-s store copy shelf": 2,
     "-s store copy nowhere/x": 3,
     "-s store export frob": 2,
@@ -885,6 +886,16 @@ def test_progress_is_told_after_a_second_on_a_terminal_and_wiped_off(monkeypatch
     assert last[-1] == "" and last[-2].strip() == ""
 
 
+def test_what_is_told_meanwhile_stands_in_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PROGRESS_AFTER", 0.01)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with output.Progress("export"):
+        while "export: 0 s" not in sys.stderr.getvalue():  # type: ignore[attr-defined]
+            pass
+        output.tell("left out: something")
+    assert "\r           \rleft out: something\n" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
 def test_no_progress_is_told_in_a_pipe_or_before_a_second_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", Terminal())
     with output.Progress("dump") as progress:
@@ -912,8 +923,8 @@ def test_colour_is_for_terminals_that_want_it(
 
 # --- help -------------------------------------------------------------------------------------
 
-COMMANDS = ["stats", "users", "show", "sessions", "check", "sign-in", "revoke", "delete-user", "purge", "backup", "restore",
-            "compact", "dump", "load", "copy", "export", "init", "migrate", "layouts", "demo"]  # fmt: skip
+COMMANDS = ["init", "migrate", "stats", "users", "show", "sessions", "check", "sign-in", "revoke", "delete-user", "purge", "backup", "restore",
+            "compact", "dump", "load", "copy", "export", "layouts", "demo"]  # fmt: skip
 
 
 def test_help_lists_these_commands(cli: Cli) -> None:

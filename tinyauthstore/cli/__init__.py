@@ -147,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    _add_making(add, commands)
     _add_looking(add, commands)
     _add_ending(add, commands)
     _add_files(add, commands)
@@ -166,6 +167,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**62):
         raise argparse.ArgumentTypeError(f"a number from 1 on, not {text[:40]!r}")
     return int(text)
+
+
+def _add_making(add: Add, commands: Any) -> None:
+    add("init", commands.init, "make a new store", "tinyauthstore -s auth.db init")
+    migrate = add(
+        "migrate", commands.migrate, "say what an older store lacks, and add it", "tinyauthstore -s auth.db migrate"
+    )
+    migrate.add_argument("-n", "--dry-run", action="store_true", help="only say it; exit status 1 if there is something")
+    _yes(migrate)
+    _json(migrate)
 
 
 def _add_looking(add: Add, commands: Any) -> None:
@@ -194,7 +205,7 @@ def _add_ending(add: Add, commands: Any) -> None:
     sign_in.add_argument("--name", help="the cookie's name (default: by the store's layout)")
     sign_in.add_argument("--site", metavar="URL", help="where the cookie is for: says how to set it there")
     revoke = add(
-        "revoke", commands.revoke, "end a session, or all of a user's",
+        "revoke", commands.revoke, "end a session, or all sessions of a user",
         "tinyauthstore -s auth.db revoke ada@example.com --yes",
     )  # fmt: skip
     revoke.add_argument("what", metavar="USER|SESSION", help="a user's id or address, or a session's id")
@@ -219,7 +230,7 @@ def _add_files(add: Add, commands: Any) -> None:
     )  # fmt: skip
     backup.add_argument("file", metavar="FILE", help="must not exist; of a shelf, a directory is made")
     restore = add(
-        "restore", commands.restore, "replace all that the store holds by a backup",
+        "restore", commands.restore, "replace all that the store holds by a backup, or make it anew from one",
         "tinyauthstore -s auth.db restore auth-backup.db --yes",
     )  # fmt: skip
     restore.add_argument("file", metavar="FILE", help="what `backup` wrote")
@@ -251,13 +262,6 @@ def _add_others(add: Add, commands: Any) -> None:
     from ..adapters import TARGETS
     from .demo import run_demo
 
-    add("init", commands.init, "make a new store", "tinyauthstore -s auth.db init")
-    migrate = add(
-        "migrate", commands.migrate, "say what an older store lacks, and add it", "tinyauthstore -s auth.db migrate"
-    )
-    migrate.add_argument("-n", "--dry-run", action="store_true", help="only say it; exit status 1 if there is something")
-    _yes(migrate)
-    _json(migrate)
     layouts = add(
         "layouts", commands.list_layouts, "list the layouts of other libraries, or name a file's",
         "tinyauthstore layouts app.db", needs_store=False,

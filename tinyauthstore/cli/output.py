@@ -155,14 +155,24 @@ def _simple(value: Any) -> Any:
 def tell(text: str) -> None:
     """Say something beside the output, on standard error; where both go to one place, after it."""
     sys.stdout.flush()
+    Progress.wipe()
     print(clean(text), file=sys.stderr, flush=True)
 
 
 class Progress:
     """A line on the terminal, for whoever waits longer than a second: what, how much, how long. None in a pipe.
 
-    It is called with how much is done. The line is wiped off when the block ends.
+    It is called with how much is done. The line is wiped off when the block ends, or something else is told.
     """
+
+    drawn = 0
+    """How long the line is that stands on the terminal."""
+
+    @classmethod
+    def wipe(cls) -> None:
+        if cls.drawn:
+            print("\r" + " " * cls.drawn + "\r", end="", file=sys.stderr, flush=True)
+            cls.drawn = 0
 
     def __init__(self, what: str, unit: str = "") -> None:
         self._what, self._unit, self._count, self._over = what, unit, 0, threading.Event()
@@ -182,15 +192,14 @@ class Progress:
             self._thread.join()
 
     def _draw(self) -> None:
-        begin, wait, drawn = time.monotonic(), PROGRESS_AFTER, 0
+        begin, wait = time.monotonic(), PROGRESS_AFTER
         while not self._over.wait(wait):
             passed = time.monotonic() - begin
             done = f"{self._count:,} {self._unit}, {self._count / passed:,.0f} a second, " if self._count else ""
             line = f"{self._what}: {done}{passed:.0f} s"
-            print(f"\r{line:{drawn}}", end="", file=sys.stderr, flush=True)
-            wait, drawn = 0.2, max(drawn, len(line))
-        if drawn:
-            print("\r" + " " * drawn + "\r", end="", file=sys.stderr, flush=True)
+            print(f"\r{line:{Progress.drawn}}", end="", file=sys.stderr, flush=True)
+            wait, Progress.drawn = 0.2, max(Progress.drawn, len(line))
+        self.wipe()
 
 
 def agreed(question: str, yes: bool, refuse: Callable[[str], Exception]) -> bool:
