@@ -37,7 +37,7 @@ from .recorded import Recorded
 from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
-    COLUMN, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
+    COLUMN, COLUMNS, DATA_VERSION, DEFAULT, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
     compiled, in_words, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
@@ -328,7 +328,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             raise self._unfit(changes)
         if changes.missing and not synchronize:
             raise self._lacks(changes)
-        self._run("PRAGMA journal_mode = WAL")
+        self._enter_wal_mode()
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
             # Another process may have been faster: only under the lock is it certain what is missing.
@@ -424,18 +424,27 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _recorded(self) -> dict[str, dict[str, Recorded]]:
         """What the file says of the custom fields in tables of ours, by the plural of the record's name."""
         found: dict[str, dict[str, Recorded]] = {}
-        if not self._run("SELECT 1 FROM sqlite_schema WHERE name = ?", (self._schema.kinds,)):
+        if (self._schema.kinds,) not in self._run(TABLES):
             return found
         plurals = {table.name: entity.plural for entity, table in self._schema.tables.items() if table.ours}
-        for name, field, kind in self._run(f"SELECT table_name, field, kind FROM {self._schema.kinds}"):
+        for name, field, kind in self._run(self._schema.select_kinds):
             if name not in plurals:
                 continue
             for not_null, default in self._run(COLUMN, (name, field)):
-                value = None if default is None else self._run(f"SELECT {default}")[0][0]
-                decode = CODECS[kind.partition(" ")[0]].decode
+                value = None if default is None else self._run(DEFAULT.format(default))[0][0]
+                decode = codec.decode if (codec := CODECS.get(kind.partition(" ")[0])) is not None else None
                 value = value if value is None or decode is None else decode(value)
                 found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
         return found
+
+    def _unread(self) -> list[str]:
+        """The columns of the tables that have records, which no field is read from and nothing here fills."""
+        return [
+            f"{table.name}.{column}"
+            for table in self._schema.tables.values()
+            for (column,) in self._run(COLUMNS, (table.name,))
+            if column.lower() not in table.known_columns()
+        ]
 
     # -- executing SQL
 
@@ -1069,6 +1078,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         problems = [text for (text,) in self._run("PRAGMA integrity_check(3)") if text != "ok"]
         if problems:
             raise self._trouble(f"is damaged: {'; '.join(map(in_words, problems))}")
+
+    def _enter_wal_mode(self) -> None:
+        self._run("PRAGMA journal_mode = WAL")
 
     def _leave_wal_mode(self) -> None:
         self._file_meant, self._look_at = None, math.inf  # the -wal goes

@@ -566,8 +566,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     @staticmethod
     def _from_json(kind: str, value: Any) -> Any:
-        known = next(one for one in KINDS.values() if one.name == kind)
-        return None if value is None else known.from_json(value)
+        known = next((one for one in KINDS.values() if one.name == kind), None)
+        return None if value is None or known is None else known.from_json(value)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new directory (mode 0700), a complete store, while threads go on.

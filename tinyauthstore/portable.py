@@ -402,7 +402,10 @@ class _Taker:
                 check(getattr(record, name))
             if unknown:
                 model, names = type(record).__name__, ", ".join(ascii(name[:60]) for name in unknown)
-                raise InvalidFieldError(f"{model} has no field {names}", model=model, expected="a custom model")
+                raise InvalidFieldError(
+                    f"{model} has no field {names}: open the store with a model that has", model=model,
+                    expected="a custom model",
+                )
             if entity.withheld and len(key[-1]) != 32:
                 raise ValueError("no digest")
             pairs.append((key, record))

@@ -757,9 +757,16 @@ class Statements:
 
     def unfilled(self, present: Iterable[tuple[str, bool]]) -> list[str]:
         """Which of the columns, given with whether they must be filled, would stay empty."""
-        written = {column.name.lower() for column in self._columns.values() if column is not None and column.name}
-        written |= {column.lower() for column in (*self.key, *self._fill, *self.table.normal.values())}
+        written = self._columns_written()
         return [name for name, needed in present if needed and name.lower() not in written]
+
+    def _columns_written(self) -> set[str]:
+        written = {column.name.lower() for column in self._columns.values() if column is not None and column.name}
+        return written | {column.lower() for column in (*self.key, *self._fill, *self.table.normal.values())}
+
+    def known_columns(self) -> set[str]:
+        """The columns that we read or write, in lower case."""
+        return self._columns_written() | {name.lower() for name in self.names()}
 
     def _create_theirs(self) -> list[str]:
         """The statements that make the table as its application would, in a new file."""
@@ -797,6 +804,7 @@ class Compiled:
             f"CREATE TABLE {self.kinds} (table_name TEXT NOT NULL, field TEXT NOT NULL COLLATE NOCASE,"
             " kind TEXT NOT NULL, PRIMARY KEY (table_name, field)) STRICT, WITHOUT ROWID"
         )
+        self.select_kinds = f"SELECT table_name, field, kind FROM {self.kinds}"
         self.tables: dict[Entity, Statements] = {}
         for entity, model in zip(ENTITIES, models):
             if (table := schema.tables.get(entity)) is not None:
@@ -851,6 +859,9 @@ COLUMNS = "SELECT name FROM pragma_table_info(?)"
 
 COLUMN = 'SELECT "notnull", dflt_value FROM pragma_table_info(?) WHERE name = ? COLLATE NOCASE'
 """Whether a column must be filled, and its default."""
+
+DEFAULT = "SELECT {}"
+"""The value of a column's default, which is in braces."""
 
 DATA_VERSION = "PRAGMA data_version"
 """A number that changes when another connection has committed to the file."""
