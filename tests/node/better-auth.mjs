@@ -5,8 +5,7 @@ import { magicLink } from "better-auth/plugins"
 import Database from "better-sqlite3"
 
 const origin = "http://localhost:3000"
-
-export const secret = "made-up-secret-0123456789-abcdefghijklmnop"
+const secret = "made-up-secret-0123456789-abcdefghijklmnop"
 
 export async function open(path) {
   const database = new Database(path)
@@ -19,7 +18,7 @@ export async function open(path) {
     telemetry: { enabled: false },
     logger: { disabled: true },
     emailAndPassword: { enabled: true },
-    plugins: [magicLink({ sendMagicLink: (mail) => void sent.push(mail), disableSignUp: false }), passkey()],
+    plugins: [magicLink({ sendMagicLink: (mail) => void sent.push(mail) }), passkey()],
   })
 
   async function request(method, url, cookie, body) {
@@ -53,15 +52,12 @@ export async function open(path) {
       await runMigrations()
       return [...toBeCreated, ...toBeAdded].map((each) => each.table)
     },
-    // For the storm, which speaks as Auth.js's adapters do.
-    async internal() {
-      return (await auth.$context).internalAdapter
-    },
   }
   const { internalAdapter } = await auth.$context
   return {
     methods: {
       ...methods,
+      // For the bridge's storm, which speaks as Auth.js's adapters do.
       createSession: ({ userId, sessionToken, expires }) =>
         internalAdapter.createSession(userId, false, { token: sessionToken, expiresAt: expires }, true),
       updateSession: ({ sessionToken, expires }) =>
