@@ -52,3 +52,9 @@ SHELF_WRITE = Bar(2)
 
 BASELINE = Bar(100 * MICROSECOND, "time")
 """Back to a test suite's baseline: what the fixtures may cost each test (from the fixtures' own issue)."""
+
+LAYOUT = Bar(1.2)
+"""Session by token through another library's layout with ``cache_size=0``, to our own layout."""
+
+LAYOUT_WARM = Bar(1.1)
+"""The same warm: "the same", read as at most a tenth more."""

@@ -97,6 +97,40 @@ class FoldsTags(RememberingAddresses):
     normal = staticmethod(lambda email: re.sub(r"\+[^@]*", "", email.strip().lower()))
 
 
+@caught_by("test_pages_of_users_join_without_a_gap[3]")
+class PagesOverlap(MemoryAdapter):
+    """>= for >: the last of each page is also the first of the next one."""
+
+    def list_users(self, *, after: str | None = None, **options: Any) -> Any:
+        if after is None or self.get_user(after) is None:
+            return super().list_users(after=after, **options)
+        return [self.get_user(after), *super().list_users(after=after, **options)][: options.get("limit", 100)]
+
+
+@caught_by("test_users_are_listed_by_how_their_address_begins[any]")
+class PrefixIsAPattern(MemoryAdapter):
+    """LIKE with what was typed: "%" lists everybody."""
+
+    def list_users(self, *, email_prefix: str | None = None, **options: Any) -> Any:
+        return super().list_users(email_prefix=(email_prefix or "").strip("%") or None, **options)
+
+
+@caught_by("test_users_are_listed_by_id")
+class SortsAsUtf16(MemoryAdapter):
+    """As JavaScript and Windows do: an emoji comes before what UTF-8 and Python sort before it."""
+
+    def list_users(self, **options: Any) -> Any:
+        return sorted(super().list_users(**options), key=lambda user: user.id.encode("utf-16-be"))
+
+
+@caught_by("test_what_is_counted_is_live")
+class CountsTheDead(MemoryAdapter):
+    """What waits to be purged counts as signed in."""
+
+    def count(self) -> Any:
+        return super().count()._replace(sessions=len(self._records[SESSION].by_key))
+
+
 @caught_by("test_a_changed_address_frees_the_old_one")
 class OldAddressResolves(MemoryAdapter):
     """Writes the new key of its e-mail index and leaves the old one. [Upstash, Unstorage]"""
@@ -503,6 +537,66 @@ class CheckThenAct(MemoryAdapter):
         return found and dataclasses.replace(found, token=token)
 
 
+class Guessing(MemoryAdapter):
+    """``use_verification_token`` that does not count, but calls ``missed`` for a wrong token."""
+
+    def use_verification_token(self, *, identifier: str, token: str) -> Any:
+        group = self._identifier_group(identifier)
+        if not self._fits("token", token) or group is None:
+            return None
+        used = self._live(self._remove_used((group, self._digest(token))))
+        if used is None:
+            self.missed(group)
+        return None if used is None else dataclasses.replace(used, token=token)
+
+    def _remove_used(self, key: Any) -> Any:
+        with self.transaction():
+            return self._remove(VERIFICATION_TOKEN, key)
+
+    def missed(self, group: str) -> None:
+        """Each specimen has its own."""
+
+    def take_one(self, key: Any, code: Any) -> None:
+        with self.transaction():
+            if code.attempts is not None and code.attempts > 1:
+                self._change(VERIFICATION_TOKEN, key, dataclasses.replace(code, attempts=code.attempts - 1))
+            else:
+                self._remove(VERIFICATION_TOKEN, key)
+
+
+@caught_by("test_a_code_dies_of_so_many_wrong_tokens")
+class CodesAreGuessedAtLeisure(Guessing):
+    """Nobody counts, and a million tries are soon made. [better-auth#5116]"""
+
+
+@caught_by("test_wrong_tokens_are_no_harm_to_a_token_that_is_no_code")
+class GuessesKillLinks(Guessing):
+    """Whoever knows an address keeps its owner from signing in."""
+
+    def missed(self, group: str) -> None:
+        for key, token in self._find(VERIFICATION_TOKEN, group).items():
+            self.take_one(key, token)
+
+
+@caught_by("test_every_guess_at_a_code_is_counted")
+class GuessesAtOnceCountOnce(Guessing):
+    """SELECT attempts, then UPDATE: all who read the same number have a guess each."""
+
+    def missed(self, group: str) -> None:
+        codes = {key: code for key, code in self._find(VERIFICATION_TOKEN, group).items() if code.attempts}
+        time.sleep(0.02)
+        for key, code in codes.items():
+            self.take_one(key, code)
+
+
+@caught_by("test_the_newest_code_replaces_the_identifiers_others")
+class OldCodesLiveOn(MemoryAdapter):
+    """Ask for fifty codes, and each guess has fifty chances. [better-auth#2146]"""
+
+    def _codes(self, group: str | None) -> Any:
+        return {}
+
+
 # --- authenticators ---------------------------------------------------------------------------
 
 
@@ -515,6 +609,19 @@ class CounterMayShrink(MemoryAdapter):
             return super().update_authenticator_counter(credential_id, counter)
         with self.transaction():
             updated = dataclasses.replace(self.get_authenticator(credential_id), counter=counter)
+            self._change(AUTHENTICATOR, (credential_id,), updated)
+        return updated
+
+
+@caught_by("test_a_change_beside_it_is_no_way_around_the_counter")
+class CounterMayShrinkBesides(MemoryAdapter):
+    """The general update does not know what the special one knows."""
+
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> Any:
+        if "transports" not in changes:
+            return super().update_authenticator(credential_id, **changes)
+        with self.transaction():
+            updated = dataclasses.replace(self.get_authenticator(credential_id), **changes)
             self._change(AUTHENTICATOR, (credential_id,), updated)
         return updated
 
@@ -619,7 +726,7 @@ class RecordsAreAliases(MemoryAdapter):
     """Hands out its own dict, and whoever changes that has changed the store."""
 
     def get_account(self, **key: str) -> Any:
-        return dict(self._walk(ACCOUNT)).get(self._account_key(**key))
+        return self._records[ACCOUNT].by_key.get(self._account_key(**key))
 
 
 # --- the whole store --------------------------------------------------------------------------

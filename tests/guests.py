@@ -23,8 +23,8 @@ from tinyauthstore.testing import (
 class Partial:
     """A sound adapter, without options, that has some of the methods and no others."""
 
-    def __init__(self, names: frozenset[str]) -> None:
-        whole = MemoryAdapter()
+    def __init__(self, names: frozenset[str], whole: Any = None) -> None:
+        whole = whole or MemoryAdapter()
         for name in names | {"close"}:
             setattr(self, name, getattr(whole, name))
 

@@ -254,14 +254,110 @@ def test_a_call_that_nobody_awaits_is_named_in_the_warning() -> None:
     assert "coroutine 'AsyncAdapter.create_user' was never awaited" in str(warned[0].message)
 
 
-def test_it_has_no_public_name_but_those_of_the_contract_and_of_backups() -> None:
+def test_it_has_no_public_name_but_those_of_the_contract_of_files_and_run() -> None:
     names = [name for name in dir(AsyncAdapter) if not name.startswith("_")]
-    assert names == sorted([*METHODS, "backup", "restore_backup"])
+    assert names == sorted([*METHODS, "backup", "path", "restore_backup", "run"])
 
 
 def test_importing_the_package_does_not_import_asyncio() -> None:
     script = "import sys, tinyauthstore; print({'asyncio', 'tinyauthstore.aio'} & {*sys.modules})"
     assert run_python(script) == "set()\n"
+
+
+# --- a function of the wrapped store ----------------------------------------------------------
+
+
+def admit(store: Any, email: str, *, then: Callable[[], Any] = lambda: None) -> Any:
+    """Two writes and something after them."""
+    user = store.create_user(email=email)
+    store.create_session(user_id=user.id, session_token=f"{email}'s")
+    then()
+    return user, threading.current_thread().name
+
+
+def as_it_is(base: type) -> type:
+    """For ``make``."""
+    return base
+
+
+def fail() -> None:
+    raise StopIteration("mine")
+
+
+def test_run_calls_a_function_with_the_wrapped_store_on_the_worker(make: MakeStore) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            user, thread = await store.run(admit, email="ada@example.com")
+            assert await store.get_user_by_email("ada@example.com") == user
+            assert thread.startswith(WORKER)
+
+    run(main())
+
+
+def test_run_is_one_trip_to_the_worker(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            trips: list[Any] = []
+            submit = store._worker.submit
+            monkeypatch.setattr(store._worker, "submit", lambda *call: trips.append(call) or submit(*call))
+            await store.run(admit, "ada@example.com")
+            assert len(trips) == 1
+
+    run(main())
+
+
+def test_run_undoes_a_function_that_raises_and_passes_its_exception_on(make: MakeStore) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            caught = None
+            try:
+                await store.run(admit, "ada@example.com", then=fail)
+            except (StopIteration, RuntimeError) as error:  # a coroutine may not raise StopIteration
+                caught = error.__cause__ or error
+            assert str(caught) == "mine"
+            assert await store.get_user_by_email("ada@example.com") is None
+            assert await store.get_session_and_user("ada@example.com's") is None
+
+    run(main())
+
+
+def test_run_inside_a_transaction_is_a_savepoint(make: MakeStore) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            async with store.transaction():
+                await store.run(admit, "ada@example.com")
+                with suppress(ZeroDivisionError):
+                    await store.run(admit, "grace@example.com", then=lambda: 1 / 0)
+            assert await store.get_user_by_email("ada@example.com")
+            assert await store.get_user_by_email("grace@example.com") is None
+            with suppress(ZeroDivisionError):
+                async with store.transaction():
+                    await store.run(admit, "grace@example.com")
+                    raise ZeroDivisionError
+            assert await store.get_user_by_email("grace@example.com") is None
+
+    run(main())
+
+
+def test_run_refuses_what_is_to_be_awaited(make: MakeStore) -> None:
+    async def function(store: Any) -> None: ...
+
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            with pytest.raises(TypeError, match="plain function"):
+                await store.run(function)
+
+    run(main())
+
+
+def test_run_after_closing_raises_closed_error(make: MakeStore) -> None:
+    async def main() -> None:
+        async with AsyncAdapter(make(as_it_is)) as store:
+            pass
+        with pytest.raises(ClosedError):
+            await store.run(admit, "ada@example.com")
+
+    run(main())
 
 
 # --- who runs where ---------------------------------------------------------------------------

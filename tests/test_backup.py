@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import furnish, run_python
+from support import PATIENCE, furnish, run_python, start_python
 
 from tinyauthstore import (
     BusyError, ClosedError, MemoryAdapter, ShelveAdapter, SplitAdapter, SQLiteAdapter, StorageError, User,
+    backups,
 )
 from tinyauthstore.aio import AsyncAdapter
 
@@ -149,6 +153,117 @@ def test_a_backup_that_fails_leaves_nothing(store: Any, tmp_path: Path, monkeypa
     with pytest.raises(StorageError, match="backup could not be written: No space left"):
         store.backup(tmp_path / "backup")
     assert names(tmp_path) == ["home"]
+
+
+PAUSED = """
+import sys
+from tinyauthstore import ShelveAdapter, SQLiteAdapter, backups
+def wait(draft, target, publish=backups._publish):
+    print("written", flush=True)
+    sys.stdin.readline()
+    publish(draft, target)
+backups._publish = wait
+with {"file": SQLiteAdapter, "shelf": ShelveAdapter}[sys.argv[1]](sys.argv[2]) as store:
+    store.backup(sys.argv[3])
+"""
+
+
+@contextmanager
+def paused(kind: str, folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that is backing up a store of its own to ``name``, and goes on when it gets a line."""
+    (folder / "other").mkdir(exist_ok=True)
+    with start_python(PAUSED, kind, folder / "other" / "store", folder / name) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        yield process
+        process.kill()
+
+
+on_disk = pytest.mark.parametrize("kind", ["file", "shelf"])
+needs_flock = pytest.mark.skipif(os.name != "posix", reason="no directory can be locked here")
+
+
+@needs_flock
+@on_disk
+def test_what_a_killed_backup_left_is_removed_by_the_next_one(kind: str, store: Any, tmp_path: Path) -> None:
+    with paused(kind, tmp_path, "a.backup") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    [left] = tmp_path.glob("a.backup*")
+    assert left.match("a.backup.*.tinyauthstore.tmp") and stat.S_IMODE(left.stat().st_mode) == 0o700
+    assert os.listdir(left) == ["a.backup"]
+    theirs = [tmp_path / "b.abcdefgh.tmp", tmp_path / "c.tinyauthstore.tmp", tmp_path / "d.12345678.tinyauthstore.tmp"]
+    for path in theirs[:2]:
+        path.mkdir(mode=0o700)
+    theirs[2].touch()
+    store.backup(tmp_path / "b.backup")
+    assert not left.exists() and all(path.exists() for path in theirs)
+    with opened(kind, tmp_path / "b.backup") as copy:
+        assert has_all_of_ada(copy)
+
+
+@needs_flock
+@on_disk
+def test_a_backup_under_way_in_another_process_is_left_alone(kind: str, store: Any, tmp_path: Path) -> None:
+    with paused(kind, tmp_path, "a.backup") as process:
+        store.backup(tmp_path / "b.backup")
+        store.restore_backup(tmp_path / "b.backup")
+        assert process.communicate("go on\n", timeout=PATIENCE) == ("", "")
+        assert process.returncode == 0
+    assert names(tmp_path) == ["a.backup", "b.backup", "home", "other"]
+    opened(kind, tmp_path / "a.backup").close()
+
+
+@needs_flock
+@on_disk
+def test_a_backup_whose_directory_is_swept_as_soon_as_it_is_made_makes_another(
+    kind: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it could lock the first one, or between its opening and its lock."""
+    made: list[str] = []
+    lock = backups._locked
+
+    def late(folder: str) -> int:
+        made.append(folder)
+        if len(made) == 1:
+            os.rmdir(folder)
+        descriptor = lock(folder)
+        if len(made) == 2:
+            os.rmdir(folder)
+        return descriptor
+
+    monkeypatch.setattr(backups, "_locked", late)
+    store.backup(tmp_path / "backup")
+    assert len(made) == 3 and names(tmp_path) == ["backup", "home"]
+
+
+@on_disk
+def test_a_backup_whose_directories_are_all_swept_gives_up(
+    kind: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swept(folder: str) -> int:
+        os.rmdir(folder)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(backups, "_locked", swept)
+    with pytest.raises(StorageError, match="removed at once"):
+        store.backup(tmp_path / "backup")
+    assert names(tmp_path) == ["home"]
+
+
+@on_disk
+def test_a_backup_needs_no_locks_of_directories(
+    kind: str, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have none. Then what was left by others is not touched."""
+    def refuse(folder: str) -> int:
+        raise OSError(errno.EBADF, "no such locks")
+
+    left = tmp_path / "a.12345678.tinyauthstore.tmp"
+    left.mkdir(mode=0o700)
+    monkeypatch.setattr(backups, "_locked", refuse)
+    store.backup(tmp_path / "backup")
+    assert names(tmp_path) == [left.name, "backup", "home"]
 
 
 def test_a_damaged_file_is_not_backed_up(tmp_path: Path) -> None:
@@ -294,6 +409,24 @@ def test_a_backup_from_before_a_field_was_added_gets_the_field(kind: str, tmp_pa
         assert two.update_user("ada", plan="pro").plan == "pro"
 
 
+@pytest.mark.parametrize("kind", ["file", "shelf"])
+def test_the_types_of_fields_that_the_models_lack_go_into_a_backup_and_back(kind: str, tmp_path: Path) -> None:
+    home = {name: tmp_path / name for name in ("one", "two")}
+    for folder in home.values():
+        folder.mkdir()
+    with MAKERS[kind](home["one"], user=Member) as one:
+        one.create_user(id="ada", plan="pro")
+    with MAKERS[kind](home["one"]) as one:
+        one.backup(tmp_path / "backup")
+    with MAKERS[kind](home["two"]) as two:
+        two.restore_backup(tmp_path / "backup")
+    for path in (tmp_path / "backup", Path(one.path), Path(two.path)):
+        with pytest.raises(StorageError, match="holds str"):
+            opened(kind, path, user=OtherMember)
+        with opened(kind, path, user=Member) as store:
+            assert store.get_user("ada").plan == "pro"
+
+
 def test_a_file_made_by_vacuum_with_other_pages_is_a_backup_too(tmp_path: Path) -> None:
     with SQLiteAdapter(tmp_path / "auth.db") as store:
         furnish(store)
@@ -347,6 +480,20 @@ def test_both_are_awaited_on_an_async_adapter(store: Any, tmp_path: Path) -> Non
         await adapter.close()
 
     asyncio.run(main())
+
+
+def test_an_async_adapter_lies_where_its_store_does(store: Any) -> None:
+    assert AsyncAdapter(store).path == store.path
+
+
+def test_what_lies_nowhere_or_in_several_places_has_no_path() -> None:
+    """A SplitAdapter's stores each have their own."""
+    with MemoryAdapter() as memory, SQLiteAdapter(":memory:") as users, SplitAdapter(users=users) as split:
+        for store in (memory, split):
+            for asked in (store, AsyncAdapter(store)):
+                with pytest.raises(AttributeError, match=f"'{type(store).__name__}' object has no attribute 'path'"):
+                    asked.path  # noqa: B018
+        assert AsyncAdapter(users).path == users.path == ":memory:"
 
 
 def test_stores_that_are_in_memory_or_several_have_neither() -> None:

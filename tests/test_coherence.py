@@ -29,7 +29,8 @@ import pytest
 
 from support import PATIENCE, Crew, apart, every_statement, exit_code, fork, run_python
 from tinyauthstore import (
-    ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, kept, transactions,
+    ClosedError, MemoryAdapter, Session, SessionAndUser, SQLiteAdapter, StorageError, User, kept, paths,
+    transactions,
 )
 from tinyauthstore.testing import FAR, START, FrozenClock, link, race, undone
 
@@ -241,7 +242,7 @@ SABOTAGE: dict[str, Callable[[pytest.MonkeyPatch], Any]] = {
         patch.setattr(kept.Watch, name, lambda watch: True) for name in ("quiet", "unchanged")
     ],
     "no eviction": lambda patch: patch.setattr(kept.Kept, "evict", lambda kept, key: None),
-    "no descriptor": lambda patch: patch.setattr(kept, "_descriptor_of", lambda path: (-1, None)),
+    "no descriptor": lambda patch: patch.setattr(kept, "_descriptor_of", lambda path, open_files: (-1, None)),
 }
 """What is taken out of the adapter before a game, by the names of tests."""
 
@@ -800,7 +801,7 @@ def test_it_is_not_that_of_a_file_which_took_the_place_while_the_store_opened(
 
 @needs_header
 def test_it_is_not_searched_among_very_many_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MANY_DESCRIPTORS", 3)
+    monkeypatch.setattr(paths, "MANY_DESCRIPTORS", 3)
     with household("file", tmp_path) as store:
         assert store._watch._descriptor == -1
 

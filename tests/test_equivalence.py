@@ -99,6 +99,7 @@ EMAILS = [
     "zoë@example.com",
     "ZOË@example.com",
 ]
+PREFIXES = ["", "A", "z", "ZO\u00cb", "ada@", " ", "\u212a", "zoe"]
 IDENTIFIERS = [*EMAILS[:3], "reset:ada", "Reset:ada"]
 TOKENS = ["link", "nul\0", "zoë", *(f"token {i}" for i in range(5))]
 PROVIDERS = ["github", "GitHub"]
@@ -232,7 +233,7 @@ METHODS: dict[str, Arguments] = {
     "revoke_session": lambda d: (d.device(), {}),
     "revoke_sessions": lambda d: ([d.pick(IDS)], d.some(keep=d.token)),
     "create_verification_token": lambda d: (
-        [], {"identifier": d.pick(IDENTIFIERS)} | d.some(token=TOKENS, expires=d.moment, purpose=["reset"])
+        [], {"identifier": d.pick(IDENTIFIERS)} | d.some(token=TOKENS, expires=d.moment, purpose=["reset"], attempts=[1, 2, 3, 0, None])
     ),
     "use_verification_token": lambda d: ([], d.verification()),
     "delete_verification_tokens": only(IDENTIFIERS),
@@ -249,6 +250,14 @@ METHODS: dict[str, Arguments] = {
     "get_authenticator": only(CREDENTIALS),
     "list_authenticators_by_user_id": only(IDS),
     "update_authenticator_counter": lambda d: ([d.pick(CREDENTIALS), d.pick([0, 1, 5, 6, 2**32 - 1])], {}),
+    "update_authenticator": lambda d: (
+        [d.pick(CREDENTIALS)], d.some(counter=[0, 1, 5, 6], transports=["nfc", None], label=["mine", "yours"])
+    ),
+    "delete_authenticator": only(CREDENTIALS),
+    "list_users": lambda d: (
+        [], d.some(limit=[0, 1, 2, 3, 100], after=[*IDS, "", "b", "i"], email_prefix=[*PREFIXES, *EMAILS])
+    ),
+    "count": lambda d: ([], {}),
     "purge_expired": lambda d: ([], d.some(limit=[0, 1, 2, None])),
     "check": lambda d: ([], {}),
 }  # fmt: skip
@@ -258,6 +267,7 @@ WEIGHTS = {
     "create_verification_token": 6, "create_authenticator": 4,
     "update_session": 2, "delete_user": 0.2, "revoke_sessions": 0.5,
     "delete_verification_tokens": 0.3, "unlink_account": 0.5, "delete_session": 0.3, "check": 0.1,
+    "delete_authenticator": 0.5,
 }  # fmt: skip
 """How often a method is called, if not as often as the others: so that there is something to ask about."""
 
@@ -292,7 +302,8 @@ def attempt(method: Callable[..., Any], positional: list[Any], named: dict[str, 
 def state(store: Any) -> dict[str, Any]:
     """Everything that a store can be asked about the pools; it is left as it was."""
     assert store.check() == []
-    answers: dict[str, Any] = {}
+    answers: dict[str, Any] = {"count": store.count(), "list_users": store.list_users()}
+    answers |= {prefix: store.list_users(limit=2, email_prefix=prefix) for prefix in PREFIXES}
     for name, pool in {
         "get_user": IDS, "list_accounts": IDS, "list_sessions": IDS, "list_authenticators_by_user_id": IDS,
         "get_user_by_email": EMAILS, "get_session_and_user": TOKENS, "get_authenticator": CREDENTIALS,
@@ -337,6 +348,10 @@ EXPECTED: dict[str, set[str]] = {
     "get_authenticator": {"Passkey", "NoneType"},
     "list_authenticators_by_user_id": {"list", "empty list"},
     "update_authenticator_counter": {"Passkey", "NotFoundError", "CounterRegressionError"} | BAD,
+    "update_authenticator": {"Passkey", "NotFoundError", "CounterRegressionError"} | BAD,
+    "delete_authenticator": {"Passkey", "NoneType"},
+    "list_users": {"list", "empty list", "ValueError"},
+    "count": {"Counts"},
     "purge_expired": {"Purged", "ValueError"},
     "check": {"empty list"},
 }

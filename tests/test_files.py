@@ -644,6 +644,9 @@ PLANTED = {
     ),
     "a blank e-mail": ("UPDATE users SET email = ' '", "email"),
     "an empty id": ("UPDATE accounts SET provider = ''", "provider"),
+    "a code without attempts left": ("UPDATE verification_tokens SET attempts = 0", "attempts"),
+    "a negative number of attempts": ("UPDATE verification_tokens SET attempts = -1", "attempts"),
+    "too many attempts": (f"UPDATE verification_tokens SET attempts = {2**32}", "attempts"),
     "a negative counter": ("UPDATE authenticators SET counter = -1", "counter"),
 }  # fmt: skip
 

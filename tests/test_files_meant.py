@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sqlite3
@@ -25,6 +26,9 @@ ADA = "ada@example.com"
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 needs_links = pytest.mark.skipif(os.name != "posix", reason="links, modes and owners are POSIX's")
+only_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -356,6 +360,45 @@ def test_the_wal_shrinks_after_a_long_reader_has_gone(path: Path) -> None:
         assert write_much() < 14 << 20
 
 
+# --- whose file -------------------------------------------------------------------------------
+
+
+@needs_links
+@pytest.mark.parametrize("mode, told", [(0o600, False), (0o664, False), (0o602, True), (0o666, True)])
+def test_a_file_of_ours_that_everybody_may_write_is_told_of(
+    path: Path, caplog: pytest.LogCaptureFixture, mode: int, told: bool
+) -> None:
+    SQLiteAdapter(path).close()
+    path.chmod(mode)
+    with caplog.at_level(logging.WARNING, "tinyauthstore"), SQLiteAdapter(path) as store:
+        store.create_user()
+    said = f"{path} may be written by every user of this machine (its mode is {mode:04o})"
+    assert [record.getMessage().startswith(said) for record in caplog.records] == [True] * told
+
+
+@only_root
+def test_a_strangers_file_that_everybody_may_write_is_refused(path: Path) -> None:
+    """Whoever put it there could read, and make up, everybody's sessions."""
+    SQLiteAdapter(path).close()
+    os.chown(path, 12345, 12345)
+    path.chmod(0o666)
+    with pytest.raises(StorageError, match=r"belongs to another user \(id 12345\).*chmod o-w") as caught:
+        SQLiteAdapter(path)
+    assert caught.value.path == str(path)
+    assert names(path.parent) == ["auth.db"]
+
+
+@only_root
+def test_a_file_may_be_shared_with_another_user_by_a_group(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A front end and a back end on one server, each as a user of its own."""
+    SQLiteAdapter(path).close()
+    os.chown(path, 12345, 12345)
+    path.chmod(0o660)
+    with caplog.at_level(logging.WARNING, "tinyauthstore"), SQLiteAdapter(path) as store:
+        store.create_user()
+    assert caplog.records == []
+
+
 # --- a shelf in a hostile place ---------------------------------------------------------------
 
 
@@ -419,7 +462,7 @@ def test_a_shelf_that_others_may_write_is_refused(folder: Path, place: str, bits
     ShelveAdapter(folder).close()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@only_root
 @pytest.mark.parametrize("place", [*PLACES, "the directory"])
 def test_a_shelf_of_another_user_is_refused(folder: Path, place: str) -> None:
     path = folder if place == "the directory" else PLACES[place](folder)

@@ -20,7 +20,7 @@ import pytest
 import support
 
 from tinyauthstore import LockedError, StorageError, journal
-from tinyauthstore.journal import Journal, Lock, Shelf, line, payload, read_journal
+from tinyauthstore.journal import VERSION, Journal, Lock, Shelf, line, payload, read_journal
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -97,7 +97,7 @@ def test_the_last_change_of_a_key_counts(written: Journal, path: Path) -> None:
 
 
 def test_a_journal_that_is_not_there_says_nothing(path: Path) -> None:
-    assert read_journal(os.fspath(path), 7) == ({}, 0, b"")
+    assert read_journal(os.fspath(path), 7) == ({}, 0, b"", VERSION)
 
 
 def test_a_journal_cut_at_any_byte_keeps_every_whole_transaction_and_no_part(written: Journal, path: Path) -> None:
@@ -162,14 +162,15 @@ def test_a_journal_that_is_garbage_from_its_first_byte_is_refused(path: Path) ->
 
 
 def test_a_journal_of_a_newer_version_is_refused_with_both_numbers(path: Path) -> None:
-    path.write_bytes(line({"tinyauthstore": "journal", "version": 2, "generation": 7}))
-    with pytest.raises(StorageError, match=r"newer tinyauthstore \(format 2, this one knows 1\); upgrade"):
+    path.write_bytes(line({"tinyauthstore": "journal", "version": 3, "generation": 7}))
+    with pytest.raises(StorageError, match=r"newer tinyauthstore \(format 3, this one knows 2\); upgrade"):
         read_journal(os.fspath(path), 7)
 
 
 NONSENSE = {
-    "another generation": {"tinyauthstore": "journal", "version": 1, "generation": 8},
-    "another magic": {"tinyauthstore": "shelf", "version": 1, "generation": 7},
+    "another generation": {"tinyauthstore": "journal", "version": 2, "generation": 8},
+    "another magic": {"tinyauthstore": "shelf", "version": 2, "generation": 7},
+    "no version that ever was": {"tinyauthstore": "journal", "version": 0, "generation": 7},
     "no header": [],
     "a number": 7,
 }

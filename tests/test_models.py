@@ -467,6 +467,13 @@ def test_an_unknown_name_from_auth_js_lists_the_known_ones(name: str) -> None:
     assert all(known in str(caught.value) for known in ("nickname", *AUTHJS[name]))
 
 
+def test_what_auth_js_gets_of_a_code_has_no_attempts() -> None:
+    """Its adapters refuse a column that their table lacks."""
+    told = dataclasses.replace(TOKEN, attempts=5).to_authjs()
+    assert [*told] == ["identifier", "token", "expires"]
+    assert VerificationToken.from_authjs(told) == TOKEN
+
+
 @pytest.mark.parametrize("name", AUTHJS)
 def test_a_missing_field_from_auth_js_is_refused_by_name(name: str) -> None:
     """Whatever has no default must be there."""
@@ -492,6 +499,7 @@ def test_a_moment_from_auth_js_must_have_an_offset(expires: Any) -> None:
 
 ERRORS = [
     ConflictError("taken", model="User", field="email"),
+    tinyauthstore.AccountNotLinkedError("not linked", provider="github"),
     NotFoundError("none", model="User", key="1"),
     InvalidFieldError("bad", model="User", field="email", expected="text"),
     CounterRegressionError("back", stored=2, given=1),
@@ -499,6 +507,7 @@ ERRORS = [
     tinyauthstore.BusyError("busy", path="auth.db"),
     tinyauthstore.LockedError("locked", path="auth.db"),
     tinyauthstore.ClosedError("closed"),
+    tinyauthstore.TransferError("damaged", line=3),
 ]
 
 

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,14 +21,14 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Final, Literal, NewType
 
 import pytest
 
 from tinyauthstore import InvalidFieldError, MemoryAdapter, ShelveAdapter, SQLiteAdapter, StorageError, User
 from tinyauthstore.journal import line
 from tinyauthstore.models import email_key
-from tinyauthstore.testing import START
+from tinyauthstore.testing import FAR, START
 
 Stores: dict[str, Any] = {"sqlite": SQLiteAdapter, "shelf": ShelveAdapter}
 NOTHING = object()
@@ -340,6 +341,31 @@ def test_values_that_a_narrower_field_has_not_are_refused(opened: Any, path: Pat
         opened(model(plan=(Literal["free"], "free")))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled(User):
+    """All fields of a frozen dataclass are final; a model may say so."""
+
+    plan: Final[str] = "free"
+    role: Annotated[Final[Role | None], "if any"] = None
+
+
+def test_a_final_field_is_one_of_the_type_inside(opened: Any) -> None:
+    with opened(Settled) as store:
+        store.create_user(id="ada")
+        store.create_user(id="grace", plan="gold", role="admin")
+        assert store.get_user("ada") == Settled(id="ada")
+        assert store.get_user("grace").role is Role.ADMIN
+        with pytest.raises(InvalidFieldError, match=r"Settled\.plan: expected a str"):
+            store.create_user(plan=None)
+    with opened(model(plan=(str, "free"))) as store:
+        assert store.get_user("grace").plan == "gold"
+
+
+def test_a_final_field_of_no_type_is_refused_by_name() -> None:
+    with pytest.raises(InvalidFieldError, match=r"Member\.f cannot be stored: .*Final\[...\]"):
+        MemoryAdapter(user=model(f=(Final, "free")))
+
+
 MIXED = [Literal["a", 1], int | Literal["a"], Role | str, enum.Enum("Empty", {}), Literal["\ud800"], Naive]
 
 
@@ -355,11 +381,87 @@ def test_another_librarys_metadata_is_none_of_ours() -> None:
         assert store.create_user().plan == "free"
 
 
+# --- codes ------------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_a_codes_attempts_is_in_the_file(kind: str, path: Path) -> None:
+    """Restarting the application gives nobody another five guesses."""
+    with Stores[kind](path) as store:
+        code = store.create_verification_token(identifier="x", token="1", attempts=3, expires=FAR)
+    for _ in range(2):
+        with Stores[kind](path) as store:
+            assert store.use_verification_token(identifier="x", token="wrong") is None
+    with Stores[kind](path) as store:
+        used = store.use_verification_token(identifier="x", token="1")
+        assert used == dataclasses.replace(code, attempts=1)
+
+
+# --- files from before tokens had attempts ------------------------------------------------------
+
+
+@pytest.fixture
+def without_attempts(path: Path) -> Path:
+    """A file of version 2 as it was then, with a link under way."""
+    with SQLiteAdapter(path) as store:
+        store.create_verification_token(identifier="ada@example.com", token="link", expires=FAR)
+    query(path, "ALTER TABLE verification_tokens DROP COLUMN attempts")
+    return path
+
+
+def test_a_mere_look_names_the_column_of_attempts_and_leaves_the_file_alone(without_attempts: Path) -> None:
+    columns = "SELECT name FROM pragma_table_info('verification_tokens')"
+    before = query(without_attempts, columns)
+    with pytest.raises(StorageError, match=r"lacks column verification_tokens\.attempts .*synchronize=True"):
+        SQLiteAdapter(without_attempts, synchronize=False)
+    assert query(without_attempts, columns) == before
+
+
+def test_a_file_without_attempts_gets_them_and_its_links_are_no_codes(without_attempts: Path) -> None:
+    with SQLiteAdapter(without_attempts) as store:
+        assert store.check() == []
+        for _ in range(3):
+            assert store.use_verification_token(identifier="ada@example.com", token="wrong") is None
+        link = store.use_verification_token(identifier="ada@example.com", token="link")
+        assert link is not None and link.attempts is None
+        code = store.create_verification_token(identifier="ada@example.com", token="1", attempts=2)
+        assert store.use_verification_token(identifier="ada@example.com", token="wrong") is None
+    with SQLiteAdapter(without_attempts, synchronize=False) as store:
+        used = store.use_verification_token(identifier="ada@example.com", token="1")
+        assert used == dataclasses.replace(code, attempts=1)
+
+
+def test_what_a_store_without_attempts_writes_beside_one_with_them_is_a_link(path: Path) -> None:
+    """It knows no codes, so it made none."""
+    with SQLiteAdapter(path) as store:
+        store.create_verification_token(identifier="ada@example.com", token="link", expires=FAR)
+        query(
+            path,
+            "INSERT INTO verification_tokens (identifier_key, token_digest, identifier, expires)"
+            " SELECT 'x', token_digest, 'x', expires FROM verification_tokens",
+        )
+        link = store.use_verification_token(identifier="x", token="link")
+        assert link is not None and link.attempts is None
+
+
 # --- files of version 1 -----------------------------------------------------------------------
 
 
 def as_version_1(path: Path) -> None:
     query(path, "DROP TABLE custom_fields", "PRAGMA user_version = 1")
+
+
+def shelf_of_version_1(path: Path, *changes: Any) -> None:
+    """A shelf that was closed by no one: all that it holds stands in the journal."""
+    path.mkdir(mode=0o700)
+    header = line({"tinyauthstore": "journal", "version": 1, "generation": 0})
+    (path / "journal-000000").write_bytes(header + b"".join(line([change]) for change in changes))
+    (path / "journal-000000").chmod(0o600)
+
+
+def versions(path: Path) -> set[bytes]:
+    """What the files of a shelf say of their format."""
+    found = [re.findall(rb'"version":([0-9]+)', content) for content in files(path).values()]
+    return {version for one in found for version in one}
 
 
 def test_a_file_of_version_1_takes_the_types_of_the_models_that_convert_it(path: Path) -> None:
@@ -435,6 +537,59 @@ def test_two_users_of_version_1_who_would_have_one_address_are_named(path: Path)
         SQLiteAdapter(path)
     assert query(path, "SELECT * FROM users") == rows
     assert query(path, "PRAGMA user_version") == [(1,)]
+
+
+WIDE = "\uff21da@example.com"
+"""Ada's address to version 1, another one's to version 2."""
+
+
+def row(user_id: str, email: str | None) -> Any:
+    return ["users", [user_id], {"email": email, "name": None, "image": None, "email_verified": None}]
+
+
+def test_addresses_in_a_shelf_of_version_1_are_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row("ada", "Ada@Example.com"), row("wide", WIDE), row("same", "ñ@example.com"), row("none", None)]
+    shelf_of_version_1(path, *rows)
+    with caplog.at_level(logging.WARNING, "tinyauthstore"), ShelveAdapter(path) as store:
+        assert store.get_user_by_email("ada@example.com").id == "ada"
+        assert store.get_user_by_email(WIDE).id == "wide"
+        assert store.check() == []
+    [record] = caplog.records
+    assert record.getMessage().endswith("version 2: the e-mail addresses of these users are looked up by another"
+                                        " normal form than before: 'wide'")  # fmt: skip
+    caplog.clear()
+    ShelveAdapter(path).close()
+    assert caplog.records == []
+
+
+def test_two_users_in_a_shelf_of_version_1_who_would_have_one_address_are_named(path: Path) -> None:
+    shelf_of_version_1(path, row("first", ADDRESS), row("second", ADDRESS.upper().replace("SS", "ß")))
+    before = files(path)
+    with pytest.raises(StorageError, match="version 2: the users 'first' and 'second' would have the same"):
+        ShelveAdapter(path)
+    assert files(path) == before
+
+
+def test_a_token_of_version_1_that_nobody_can_ask_for_any_more_is_left_out(path: Path) -> None:
+    """As in SQLite: its identifier has no normal form today."""
+    fields = {"identifier": "a" + 40 * "\u0301" + "@example.com", "expires": "9999-01-01T00:00:00+00:00"}
+    shelf_of_version_1(path, ["verification_tokens", ["old", 32 * "00"], fields])
+    with ShelveAdapter(path) as store:
+        assert store.check() == []
+        assert store.snapshot().state["verification_tokens"] == {}
+
+
+@pytest.mark.parametrize("user", [None, {"plan": (str, "free")}], ids=["plain", "custom"])
+@pytest.mark.parametrize("rows", [[], [row("ada", "ada@example.com")]], ids=["empty", "not empty"])
+def test_a_shelf_of_version_1_becomes_one_of_version_2_at_once(
+    path: Path, user: dict[str, Any] | None, rows: list[Any]
+) -> None:
+    """An older package, which does not know kinds, then says that a newer one wrote it."""
+    shelf_of_version_1(path, *rows)
+    assert versions(path) == {b"1"}
+    with ShelveAdapter(path, user=model(**user) if user else None):
+        assert versions(path) == {b"2"}
+    assert versions(path) == {b"2"}
 
 
 # --- beside others, and interrupted -----------------------------------------------------------

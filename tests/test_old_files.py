@@ -1,14 +1,16 @@
 """Files of earlier versions: whatever comes later opens them, finds all that is in them, and goes on.
 
-Those under ``files/`` were written by version 0.1.0 (commit db343cf; SQLite's user_version 1, version 1 of
-journals and shelves), by ``write`` below. They are never written again: a new format gets new files beside
-them. Beside each stands one that is written now, so that ``write`` is known to work when its day comes:
-``python tests/test_old_files.py FOLDER`` writes them all.
+Those under ``files/`` were written by ``write`` below: ``*-v1`` by version 0.1.0 (commit db343cf; SQLite's
+user_version 1, version 1 of journals and shelves), ``*-v2`` when version 2 of both had come (it records the types of
+custom fields, and has other normal forms of addresses). They are never written again: a new format gets new
+files beside them. Beside each stands one that is written now, so that ``write`` is known to work when its day
+comes: ``python tests/test_old_files.py FOLDER`` writes them all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import shutil
@@ -30,20 +32,22 @@ from tinyauthstore import (
     Session,
     ShelveAdapter,
     SQLiteAdapter,
+    StorageError,
     User,
     VerificationToken,
 )
 from tinyauthstore.testing import FrozenClock
 
 FILES = Path(__file__).with_name("files")
-KEPT = [
-    "plain-v1.sqlite", "secret-v1.sqlite", "custom-v1.sqlite",
-    "plain-v1.shelf", "secret-v1.shelf", "custom-v1.shelf", "journal-v1.shelf", "leftovers-v1.shelf",
+NEW = [
+    "plain.sqlite", "secret.sqlite", "custom.sqlite",
+    "plain.shelf", "secret.shelf", "custom.shelf", "journal.shelf", "leftovers.shelf",
 ]
 """Plain models, a secret, custom models; a journal that no shelf has caught up with; the fields of custom
 models, kept by a store that knew none of them."""
 
-NEW = sorted({name.replace("-v1", "") for name in KEPT})
+KEPT = [name.replace(".", f"-v{version}.") for version in (1, 2) for name in NEW]
+CUSTOMS = re.compile(r"(custom|leftovers)(-v[2-9])?\.")
 SECRET = "a secret"
 
 # --- what they hold ---------------------------------------------------------------------------
@@ -526,6 +530,30 @@ def test_plain_models_see_the_plain_fields_and_keep_the_others(path: Path, clock
         holds(store, whole)
 
 
+@pytest.mark.parametrize("path", [name for name in KEPT if "-v1" in name], indirect=True)
+def test_whose_address_is_looked_up_otherwise_than_by_version_1_is_told_once(
+    path: Path, clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a SQLite file and of a shelf alike."""
+    with caplog.at_level(logging.WARNING, "tinyauthstore"):
+        for _ in range(2):
+            opened(path, clock, models_of(path.name)).close()
+    said = f"{path} was converted to version 2: the e-mail addresses of these users are looked up by another"
+    assert [record.getMessage() for record in caplog.records] == [f"{said} normal form than before: 'wide'"]
+
+
+@pytest.mark.parametrize("path", [name for name in KEPT + NEW if CUSTOMS.match(name)], indirect=True)
+def test_the_types_of_custom_fields_are_in_the_file(path: Path, clock: FrozenClock) -> None:
+    """Since version 2; also of a field that the last store to write the file did not have."""
+    other = dataclasses.make_dataclass(
+        "Other", [("moment", int | None, None)], bases=(User,), frozen=True, slots=True
+    )
+    with pytest.raises(StorageError, match=r"users\.moment holds datetime.*Other\.moment is int"):
+        opened(path, clock, PLAIN | {"user": other})
+    with opened(path, clock, CUSTOM) as store:
+        holds(store, contents(CUSTOM))
+
+
 if __name__ == "__main__":
-    for name in KEPT:
+    for name in NEW:
         write(Path(sys.argv[1]) / name)

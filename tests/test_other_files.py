@@ -1458,7 +1458,7 @@ def test_a_column_is_filled_by_a_field_or_by_fill() -> None:
         Schema(Table("people", {"id": "id", "email": "mail"}, fill={"Mail": ""}), name="mine")
 
 
-@pytest.mark.parametrize("schema", ["prisma", None, layouts, Table("t", {})])
+@pytest.mark.parametrize("schema", ["prisma", 5, layouts, Table("t", {})])
 def test_what_is_no_schema_is_a_type_error(tmp_path: Path, schema: Any) -> None:
     """No file is made."""
     with pytest.raises(TypeError):
@@ -1613,3 +1613,15 @@ def test_no_value_in_any_column_raises_anything_but_our_own_errors(name: str, fi
 
 class Undone(Exception):
     """Rolls back what was tried."""
+
+
+@pytest.mark.parametrize("name", ["d1", "drizzle"])
+def test_users_are_listed_by_how_an_address_begins_that_others_spelt(store: Any, file: Path, name: str) -> None:
+    """By its normal form, as everywhere; what LIKE takes for a pattern is text."""
+    table = SAMPLES[name].user.name
+    for who, spelt in (("Ada Löve", "\u00a0BO_a@Example.com\u3000"), ("Bob", " Bo%b@example.com")):
+        sql(file, f"UPDATE {table} SET email = ? WHERE name = ?", spelt, who)
+    for prefix, found in (
+        ("bo", {"Ada Löve", "Bob"}), ("BO_", {"Ada Löve"}), ("bo%", {"Bob"}), ("o", set()), ("bö", set()),
+    ):  # fmt: skip
+        assert {user.name for user in store.list_users(email_prefix=prefix)} == found, prefix

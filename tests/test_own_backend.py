@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -53,8 +53,19 @@ class DictAdapter(BaseAdapter):
         records = self._records[entity.plural]
         return [(key, records[key]) for key in sorted(records) if entity.group_of(records[key]) == group]
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
-        yield from self._in_turn(lambda: list(self._records[entity.plural].items()))
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        def wanted(key: Key, record: Any) -> bool:
+            group = None if prefix is None else entity.group_of(record)
+            begins_so = prefix is None or (group is not None and group.startswith(prefix))
+            return begins_so and (after is None or key > after)
+
+        def read() -> list[tuple[Key, Any]]:
+            records = sorted(self._records[entity.plural].items())
+            return copy.deepcopy([(key, record) for key, record in records if wanted(key, record)][:limit])
+
+        return self._in_turn(read)
 
     def _get_session_and_user(self, session_token: str) -> Any:
         def read() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import random
@@ -91,6 +92,37 @@ def test_one_verification_token_has_one_winner(crew: Crew, store: SQLiteAdapter,
     ]
     for token, answers in zip(made, rounds(crew.race(CREW, redeem, path))):
         assert Counter(answers) == {token: 1, None: CREW - 1}
+
+
+def guess(number: int, path: str) -> Steps:
+    with SQLiteAdapter(path) as store:
+        yield
+        return attempts(lambda i: store.use_verification_token(identifier="ada@example.com", token=f"{number} {i}"))
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_every_wrong_guess_at_a_code_counts_in_whatever_process(
+    crew: Crew, store: SQLiteAdapter, path: str, left: int
+) -> None:
+    code = store.create_verification_token(
+        identifier="ada@example.com", token="code", attempts=CREW * ROUNDS + left
+    )
+    assert rounds(crew.race(CREW, guess, path)) == [[None] * CREW] * ROUNDS
+    used = store.use_verification_token(identifier="ada@example.com", token="code")
+    assert used == (dataclasses.replace(code, attempts=1) if left else None)
+
+
+def send_code(number: int, path: str) -> Steps:
+    with SQLiteAdapter(path) as store:
+        yield
+        codes = {"identifier": "ada@example.com", "attempts": 5}
+        return attempts(lambda i: store.create_verification_token(token=f"{number} {i}", **codes))
+
+
+def test_of_codes_sent_at_once_one_is_good(crew: Crew, store: SQLiteAdapter, path: str) -> None:
+    sent = [code for answers in rounds(crew.race(CREW, send_code, path)) for code in answers]
+    assert len(sent) == CREW * ROUNDS
+    assert store.delete_verification_tokens("ada@example.com") == 1
 
 
 def sign_up(number: int, path: str) -> Steps:

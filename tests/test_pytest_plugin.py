@@ -787,6 +787,29 @@ def test_a_store_is_awaited_in_the_loop_of_anyios_plugin(passes: Passes) -> None
     passes(source, runner="runpytest_subprocess")
 
 
+def test_a_store_is_awaited_in_the_loop_of_pytest_asyncio(passes: Passes) -> None:
+    """Also by fixtures; each test and its fixtures have a loop of their own."""
+    pytest.importorskip("pytest_asyncio")
+    source = """
+        import pytest, pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def grace(async_auth_store):
+            user = await async_auth_store.create_user(id="grace")
+            yield user
+            assert await async_auth_store.delete_user("grace") == user
+
+        @pytest.mark.asyncio
+        @pytest.mark.parametrize("time", [1, 2])
+        async def test_it(async_auth_store, auth_store, grace, signed_in, time):
+            assert await async_auth_store.get_session_and_user(signed_in.session.session_token) is not None
+            async with async_auth_store.transaction():
+                assert await async_auth_store.get_user("grace") == grace
+            assert auth_store.get_user("grace") == grace
+    """
+    passes(source, runner="runpytest_subprocess")
+
+
 # --- a baseline -------------------------------------------------------------------------------
 
 

@@ -535,7 +535,7 @@ def test_a_closed_store_is_one_shelf_one_empty_journal_and_a_lock(path: Path) ->
         assert names(path) == ["journal-000000", "lock"]
         store.create_user()
     assert names(path) == ["journal-000001", "lock", "shelf-000001.dumb"]
-    assert files(path)["journal-000001"].endswith(b'{"tinyauthstore":"journal","version":1,"generation":1}\n')
+    assert files(path)["journal-000001"].endswith(b'{"tinyauthstore":"journal","version":2,"generation":1}\n')
 
 
 def test_a_store_that_was_only_read_is_not_written(path: Path) -> None:
@@ -692,9 +692,10 @@ def test_a_missing_page_is_missed(path: Path, backend: Any, key: str, monkeypatc
 
 
 MANIFESTS: dict[str, Any] = {
-    "another generation": {"version": 1, "generation": 2, "page": 500, "counts": {}},
-    "no counts": {"version": 1, "generation": 1, "page": 500},
-    "other counts": {"version": 1, "generation": 1, "page": 500, "counts": {"users": 1}},
+    "another generation": {"version": 2, "generation": 2, "page": 500, "counts": {}},
+    "no version that ever was": {"version": 0, "generation": 1, "page": 500, "counts": {}},
+    "no counts": {"version": 2, "generation": 1, "page": 500},
+    "other counts": {"version": 2, "generation": 1, "page": 500, "counts": {"users": 1}},
     "no manifest": [],
 }
 
@@ -713,8 +714,8 @@ def test_a_shelf_of_a_newer_version_is_refused_with_both_numbers(path: Path) -> 
     with ShelveAdapter(path) as store:
         furnish(store)
     with journal.Shelf(os.fspath(newest_shelf(path)), "dumb", "w") as shelf:
-        shelf["manifest"] = {"version": 2}
-    with pytest.raises(StorageError, match=r"newer tinyauthstore \(format 2, this one knows 1\); upgrade"):
+        shelf["manifest"] = {"version": 3}
+    with pytest.raises(StorageError, match=r"newer tinyauthstore \(format 3, this one knows 2\); upgrade"):
         ShelveAdapter(path)
 
 

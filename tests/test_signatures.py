@@ -18,6 +18,7 @@ from tinyauthstore.contract import by_name
 
 BY_POSITION: dict[str, tuple[Callable[[Any], Any], str]] = {
     "create_user": (lambda store: store.create_user("a@b.c"), "create_user(email=...)"),
+    "list_users": (lambda store: store.list_users(10), "list_users(limit=...)"),
     "create_session": (lambda store: store.create_session("ada"), "create_session(user_id=...)"),
     "create_verification_token": (
         lambda store: store.create_verification_token("a@b.c"),

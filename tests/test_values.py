@@ -56,6 +56,13 @@ class OddAccount(Account):
     key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting(Account):
+    """With a field for what providers send of a token's lifetime."""
+
+    expires_in: int | None = None
+
+
 # --- ages -------------------------------------------------------------------------------------
 
 
@@ -161,6 +168,55 @@ def test_a_time_in_a_providers_form_becomes_whole_seconds(store: Any, given: Any
 def test_what_is_no_time_stays_in_extra(store: Any, given: Any) -> None:
     account = store.link_account(**FIXED, expires_at=given)
     assert (account.expires_at, account.extra) == (None, {"expires_at": given})
+
+
+@pytest.mark.parametrize(
+    "given, seconds", [(28800, 28800), ("3600", 3600), (3599.5, 3599), (0, 0), (2**62, 2**62)], ids=repr
+)
+def test_a_lifetime_in_seconds_becomes_the_end_and_stays_in_extra(store: Any, given: Any, seconds: int) -> None:
+    """RFC 6749 § 5.1: that is what token responses hold."""
+    end = int(START.timestamp()) + seconds
+    account = store.link_account({"access_token": "t", "expires_in": given}, **FIXED)
+    assert (account.expires_at, account.extra) == (end, {"expires_in": given})
+    assert Account.from_authjs(account.to_authjs()) == store.get_account(**KEY) == account
+    store.unlink_account(**KEY)
+    assert store.link_account(**FIXED, expires_in=given).expires_at == end
+
+
+def test_a_token_that_is_refreshed_later_ends_later(make: Callable[..., Any]) -> None:
+    clock = FrozenClock()
+    store = make(clock=clock)
+    store.create_user(id="ada")
+    store.link_account({"expires_in": 3600}, **FIXED)
+    clock.tick(hours=1)
+    account = store.link_account({"expires_in": 60}, **FIXED)
+    assert account.expires_at == int(START.timestamp()) + 3660
+    assert store.link_account({"access_token": "t"}, **FIXED).expires_at == account.expires_at
+
+
+@pytest.mark.parametrize("given", [5, None, "soon"])
+def test_a_lifetime_changes_no_end_that_is_given(store: Any, given: Any) -> None:
+    account = store.link_account({"expires_in": 3600, "expires_at": given}, **FIXED)
+    assert account.expires_at == (5 if given == 5 else None)
+    assert account.extra == {"expires_in": 3600} | ({"expires_at": given} if given == "soon" else {})
+    account = store.link_account({"expires_in": 60}, **FIXED, expires_at=7)
+    assert account.expires_at == 7
+    store.unlink_account(**KEY)
+    assert store.link_account(**FIXED, extra={"expires_in": 3600}).expires_at is None
+
+
+@pytest.mark.parametrize("given", ["", "soon", True, None, -1, 1e300, 2**63, "9" * 19, [3600]], ids=range(9))
+def test_what_is_no_lifetime_stays_in_extra_alone(store: Any, given: Any) -> None:
+    account = store.link_account({"expires_in": given}, **FIXED)
+    assert (account.expires_at, account.extra) == (None, {"expires_in": given})
+
+
+def test_a_custom_field_for_the_lifetime_gets_it(make: Callable[..., Any]) -> None:
+    store = make(account=Lasting, clock=FrozenClock())
+    store.create_user(id="ada")
+    account = store.link_account({"expires_in": 3600}, **FIXED)
+    assert (account.expires_in, account.extra) == (3600, {})
+    assert account.expires_at == int(START.timestamp()) + 3600
 
 
 def test_a_number_of_more_digits_than_python_writes_is_not_fatal(store: Any) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         VerificationStore,
     )
     from .errors import (
+        AccountNotLinkedError,
         AuthStoreError,
         BusyError,
         ClosedError,
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
         LockedError,
         NotFoundError,
         StorageError,
+        TransferError,
     )
     from .models import (
         Account,
         Authenticator,
+        Counts,
         Purged,
         Session,
         SessionAndUser,
@@ -52,6 +55,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "AccountNotLinkedError",
     "Adapter",
     "AuthStoreError",
     "Authenticator",
@@ -61,6 +65,7 @@ __all__ = [
     "ClosedError",
     "ConflictError",
     "CounterRegressionError",
+    "Counts",
     "InvalidFieldError",
     "LockedError",
     "MemoryAdapter",
@@ -74,6 +79,7 @@ __all__ = [
     "Snapshot",
     "SplitAdapter",
     "StorageError",
+    "TransferError",
     "User",
     "UserStore",
     "VerificationStore",

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
-import logging
 import math
 import os
 import random
@@ -24,7 +24,8 @@ from . import forks, paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .clock import monotonic
 from .contract import Adapter
-from .errors import AuthStoreError, BusyError, ConflictError, StorageError
+from .encodings import CODECS
+from .errors import AuthStoreError, BusyError, ConflictError, StorageError, warn
 from .kept import Watch
 from .memory import MemoryAdapter as MemoryAdapter
 from .memory import ShelveAdapter as ShelveAdapter
@@ -32,10 +33,11 @@ from .models import (
     ACCOUNT, NORMAL_FORMS, SESSION, USER, AccountT, AuthenticatorT, Entity,
     SessionAndUser, SessionT, UserT, VerificationTokenT,
 )
+from .recorded import Recorded
 from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
-    COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
+    COLUMN, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
     compiled, in_words, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
@@ -70,7 +72,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
-        schema: Schema = OURS,
+        schema: Schema | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
@@ -79,7 +81,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``schema``: how
-        records lie in the file, if it is another application's: one of ``layouts.py``, or your own.
+        records lie in the file, if it is another application's: one of ``layouts.py``, or your own; None: as in
+        all files of ours.
         ``BaseAdapter`` explains the other options.
 
         StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
@@ -102,6 +105,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._synchronize = synchronize
+        schema = OURS if schema is None else schema
         if not isinstance(schema, Schema):
             raise TypeError(f"schema= takes a Schema, such as layouts.prisma; got {type(schema).__name__}")
         self._schema = compiled(schema, tuple(self._models.values()))
@@ -149,7 +153,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._makes_user_ids = schema.user.makes_ids
         if schema.in_the_clear and repr(schema) not in _warned:
             _warned.add(repr(schema))
-            logging.getLogger("tinyauthstore").warning(
+            warn(
                 "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
                 schema.name, ", ".join(schema.in_the_clear),
             )  # fmt: skip
@@ -209,6 +213,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             os.access(self._path, os.R_OK | os.W_OK) and os.access(os.path.dirname(self._path), os.W_OK)
         ):
             raise self._trouble("is not writable for this user, or its directory is not (SQLite needs both)")
+        paths.refuse_a_strangers_file(self._path, found)
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
         try:
@@ -248,14 +253,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._connection = self._connect()
         prepare()
         if not self._in_memory:
-            self._file_meant = paths.Opened(self._path, ours=not self._schema.foreign)
+            open_files = paths.open_files()
+            self._file_meant = paths.Opened(self._path, open_files, ours=not self._schema.foreign)
             self._look_at = monotonic() + LOOK_EVERY
             # If the path names another file by now, the -shm beside it may not belong to our connection.
-            shm = f"{self._path}-shm" if file is not None and file == self._file() else None
-            self._watch = Watch(self._data_version, shm, self._kept.doubt)
+            same = file is not None and file == self._file_meant.identity
+            shm = f"{self._path}-shm" if same else None
+            self._watch = Watch(self._data_version, shm, self._kept.doubt, open_files)
 
     def _data_version(self) -> int:
-        version: int = self._run(DATA_VERSION)[0][0]
+        version: int = self._row(DATA_VERSION, ())[0]
         return version
 
     def _file(self) -> tuple[int, int] | None:
@@ -295,12 +302,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         application_id, user_version = (
             self._run(f"PRAGMA {pragma}")[0][0] for pragma in ("application_id", "user_version")
         )
-        tables = [name for (name,) in self._run(FOREIGN_TABLES)]
+        ours = application_id == APPLICATION_ID
+        tables = [] if ours else [name for (name,) in self._run(FOREIGN_TABLES)]
         changes = None
-        if application_id == APPLICATION_ID and user_version <= USER_VERSION or not (user_version or tables):
+        if ours and user_version <= USER_VERSION or not (user_version or tables):
             changes = Changes(self._schema, self._run)
         self._run("COMMIT")
-        if application_id != APPLICATION_ID and (application_id or user_version or tables):
+        if not ours and (application_id or user_version or tables):
             raise self._trouble(
                 f"is the database of another application (application_id {application_id},"
                 f" tables: {', '.join(tables) or 'none'}); choose another path"
@@ -314,9 +322,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if changes.wrong:
             raise self._unfit(changes)
         if changes.missing and not synchronize:
-            raise self._trouble(
-                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
-            )
+            raise self._lacks(changes)
         self._run("PRAGMA journal_mode = WAL")
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
@@ -357,9 +363,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if changes.wrong:
             raise self._unfit(changes)
         if changes.missing and not synchronize:
-            raise self._trouble(
-                f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
-            )
+            raise self._lacks(changes)
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
             Changes(self._schema, self._run).make()
@@ -376,6 +380,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 yield f"there is no column {table.name}.{name}"
         for name in table.unfilled(present.values()):
             yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
+
+    def _lacks(self, changes: Changes) -> StorageError:
+        error = self._trouble(
+            f"lacks {'; '.join(changes.missing)}; open it once with synchronize=True to add that"
+        )
+        error.missing = tuple(changes.missing)
+        return error
 
     def _unfit(self, changes: Changes) -> StorageError:
         return self._trouble(
@@ -404,6 +415,22 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 first.backup(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        """What the file says of the custom fields in tables of ours, by the plural of the record's name."""
+        found: dict[str, dict[str, Recorded]] = {}
+        if not self._run("SELECT 1 FROM sqlite_schema WHERE name = ?", (self._schema.kinds,)):
+            return found
+        plurals = {table.name: entity.plural for entity, table in self._schema.tables.items() if table.ours}
+        for name, field, kind in self._run(f"SELECT table_name, field, kind FROM {self._schema.kinds}"):
+            if name not in plurals:
+                continue
+            for not_null, default in self._run(COLUMN, (name, field)):
+                value = None if default is None else self._run(f"SELECT {default}")[0][0]
+                decode = CODECS[kind.partition(" ")[0]].decode
+                value = value if value is None or decode is None else decode(value)
+                found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
+        return found
 
     # -- executing SQL
 
@@ -452,6 +479,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             # The frames of an exception would keep the cursor alive, and as long as it is open, the
             # connection goes on reading an old snapshot.
             cursor = None
+
+    def _run_all(self, sql: str, rows: Iterator[Sequence[Any]]) -> None:
+        """Run a statement that returns nothing with each of these parameters, inside a transaction. StorageError."""
+        try:
+            (self._connection or self._reconnected()).executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
 
     def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
         """The first row of a query on the first connection, or None. ``_run``, but cheaper."""
@@ -505,19 +539,17 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         Inside a transaction, they are as it sees them. While another thread uses the first connection to a
         file, they are read through the second one.
         """
-        me, turn = get_ident(), self._turn
         if monotonic() >= self._look_at:
             self._look()
+        block = innermost(self) if self._turn.claims else None
+        me, turn = get_ident(), block or self._turn
         try:
-            if turn.claim(me):
-                return self._run(sql, parameters)
-            if (block := innermost(self)) is not None:
-                turn = block
+            turn.claims[me] = None
+            if [*turn.claims][0] != me and (block is not None or self._in_memory):
                 self._take(turn, me)
-                self._require_whole()
-                return self._run(sql, parameters)
-            if self._in_memory:
-                self._take(turn, me)
+            if [*turn.claims][0] == me or turn.claim(me):
+                if block is not None:
+                    self._require_whole()
                 return self._run(sql, parameters)
             turn = self._reader_turn
             self._take(turn, me)
@@ -559,27 +591,55 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _find(self, entity: Entity, group: str) -> dict[Key, Any]:
         found: dict[Key, Any] = {}
-        table = self._schema.tables.get(entity)
-        for query in table.ways_to_group(group) if table is not None else ():
-            assert table is not None
-            for row in self._read(*query):
-                record = self._decoded(table.record, row[len(table.key) :], entity)
-                if not table.scans_group or entity.group_of(record) == group:
-                    found.setdefault(self._decoded_key(table, row, record), record)
+        if (table := self._schema.tables.get(entity)) is None:
+            return found
+
+        def decode(rows: Sequence[Any]) -> dict[Key, Any]:
+            return dict(map(table.pair, rows))
+
+        for query in table.ways_to_group(group):
+            found = self._decoded(decode, self._read(*query), entity)
+            if table.scans_group:
+                found = {key: record for key, record in found.items() if entity.group_of(record) == group}
             if found:
                 break
         return found
 
-    def _decoded_key(self, table: Statements, row: Sequence[Any], record: Any) -> Key:
-        return self._decoded(lambda row: table.key_of(row, record), row, table.entity)  # type: ignore[no-any-return]
-
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
         if (table := self._schema.tables.get(entity)) is None:
-            return
+            return []
+        if table.indirect:  # the file's order is not that of the normal forms in the keys
+            pairs = sorted((self._decoded(table.pair, row, entity) for row in self._read(table.select_all, ())), key=lambda one: one[0])
+            return [pair for pair in pairs if after is None or pair[0] > after][:limit]
+        place = None if after is None else table.place(after)
+        if after is not None and place is None:
+            return []
+        pairs = [self._decoded(table.pair, row, entity) for row in self._read(*table.page(place, limit, prefix))]
+        if prefix is not None and table.scans_group:
+            groups = ((entity.group_of(record), (key, record)) for key, record in pairs)
+            pairs = [pair for group, pair in groups if group is not None and group.startswith(prefix)]
+        return pairs[:limit]
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        if (table := self._schema.tables.get(entity)) is None:
+            return 0
+        if later and not table.ordered:
+            return super()._count(entity, later)
+        [(count,)] = self._read(*table.count(later))
+        return count  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
         with self._one_view() as connection:
-            for row in self._stream(connection, table.select_all):
-                record = self._decoded(table.record, row[len(table.key) :], entity)
-                yield self._decoded_key(table, row, record), record
+
+            def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
+                if (table := self._schema.tables.get(entity)) is not None:
+                    for row in self._stream(connection, table.select_all):
+                        yield self._decoded(table.pair, row, entity)
+
+            yield walk
 
     def _get_owner(self, account: Key) -> UserT | None:
         table = self._schema.tables.get(ACCOUNT)
@@ -624,10 +684,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             if row is None:
                 kept.evict((part,))
                 return None
-            if place is not None and place.row == row and place.found is not None:
-                found = place.found
-            else:
-                found = self._found(row, session_token, part)
+            if place is not None and place.row == row and (found := kept.renewed(place)) is not None:
+                return found
+            found = self._found(row, session_token, part)
             kept.keep(session_token, (part,), found, row)
             return found
         finally:
@@ -665,6 +724,19 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         table = self._statements(entity)
         rows = self._run(table.insert if key else table.insert_without_key, table.row(key, record, self._now))
         return self._as_stored(table, rows)
+
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        table = self._statements(entity)
+        if not table.exact:
+            return super()._add_all(entity, records)
+        try:
+            with self.transaction():
+                self._run_all(table.insert, (table.row(*pair, self._now) for pair in records))
+        except StorageError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return super()._add_all(entity, records)  # one of them has an obstacle
+            raise
+        return len(records)
 
     def _change(self, entity: Entity, key: Key, record: Any) -> Any:
         table = self._statements(entity)
@@ -708,7 +780,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         table = self._schema.tables.get(entity)
         if table is None:
             return 0
-        if table.ordered and not self._schema.foreign:
+        if table.ordered:
             gone = self._run(table.purge, (table.stored_time(now), limit))
             for key in gone:
                 self._forget(entity, key)
@@ -902,6 +974,16 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return iter(())  # _check_storage has checked them already
 
     # -- backups
+
+    def compact(self) -> None:
+        """Rewrite the file so that it takes no more room than it needs; others wait meanwhile.
+
+        Pages that records left are used again anyway; it is worth it after many are gone. RuntimeError inside a
+        transaction; BusyError if another one outlasts ``timeout``.
+        """
+        self._require_outside("compact")
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            self._in_turn(functools.partial(self._run, statement))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new file (mode 0600), while other threads and processes go on.

@@ -17,6 +17,7 @@ lock stays held. All of this holds because the worker thread runs its calls stri
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -242,6 +243,24 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
         finally:
             lock.release()
 
+    async def run(
+        self, function: Callable[Concatenate[Any, P], T], /, *arguments: P.args, **fields: P.kwargs
+    ) -> T:
+        """What ``function(store, *arguments, **fields)`` returns, or raises, on the worker thread.
+
+        ``store`` is the adapter that this one wraps. The function is a plain one, TypeError otherwise. It is one
+        transaction (inside ``transaction()``, a savepoint) and one trip to the thread, however many methods it
+        calls: ``await store.run(sign_in_by_email, identifier=..., token=...)``.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"run() takes a plain function of the wrapped store; {function!r} is to be awaited")
+
+        def run() -> T:
+            with self._adapter.transaction():
+                return function(self._adapter, *arguments, **fields)
+
+        return await self._wait_for(run)
+
     # -- transactions, closing
 
     @asynccontextmanager
@@ -347,6 +366,7 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
 
     create_user = _awaited(_of.create_user)
     get_user = _looked_up(_of.get_user)
+    list_users = _awaited(_of.list_users)
     get_user_by_email = _looked_up(_of.get_user_by_email)
     get_user_by_account = _looked_up(_of.get_user_by_account)
     update_user = _awaited(_of.update_user)
@@ -375,13 +395,21 @@ class AsyncAdapter(Generic[UserT, AccountT, SessionT, VerificationTokenT, Authen
     get_authenticator = _looked_up(_of.get_authenticator)
     list_authenticators_by_user_id = _looked_up(_of.list_authenticators_by_user_id)
     update_authenticator_counter = _awaited(_of.update_authenticator_counter)
+    update_authenticator = _awaited(_of.update_authenticator)
+    delete_authenticator = _awaited(_of.delete_authenticator)
 
+    count = _awaited(_of.count)
     purge_expired = _awaited(_of.purge_expired)
     snapshot = _awaited(_of.snapshot)
     restore = _awaited(_of.restore)
     check = _awaited(_of.check)
 
-    # -- beside the contract: only a store on a disk has these; others raise AttributeError
+    # -- beside the contract: only a store that can lie on a disk has these; others raise AttributeError
+
+    @property
+    def path(self) -> str:
+        """Where the store lies, as it says itself. Not awaited: it was settled when the store was opened."""
+        return self._adapter.path  # type: ignore[no-any-return]
 
     backup = _awaited(SQLiteAdapter.backup)
     restore_backup = _awaited(SQLiteAdapter.restore_backup)

@@ -1,16 +1,29 @@
-"""What the backups of ``SQLiteAdapter`` and ``ShelveAdapter`` have in common: they are made aside."""
+"""What the backups of ``SQLiteAdapter`` and ``ShelveAdapter`` have in common: they are made aside.
+
+That is, in a directory ``NAME.********.tinyauthstore.tmp``, which its process keeps locked. If that process is
+killed, the directory stays; the next one to be made beside it removes it.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from .errors import BusyError, LockedError, StorageError
-from .journal import sync_directory
-from .paths import absolute
+from .journal import NOFOLLOW, sync_directory
+from .paths import absolute, identity
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".tinyauthstore.tmp"
 
 
 def trouble(path: str, what: str) -> StorageError:
@@ -41,19 +54,75 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[str]:
 
 @contextmanager
 def aside(path: str) -> Iterator[str]:
-    """A private directory beside ``path``, removed in the end."""
-    name, beside = os.path.basename(path)[:50], os.path.dirname(path) or None
+    """A private directory beside ``path`` ("": where temporary files are), removed in the end."""
+    name, beside = os.path.basename(path)[:50], os.path.dirname(path) or tempfile.gettempdir()
     try:
-        folder = tempfile.mkdtemp(prefix=f"{name}.", suffix=".tmp", dir=beside)
+        with suppress(OSError):  # it may not even be listed
+            _sweep(beside)
+        folder, lock = _made(name, beside)
     except OSError as error:
         reason = error.strerror or str(error)
-        if beside is not None and not os.path.isdir(beside):
+        if not os.path.isdir(beside):
             reason = f"the directory {beside} does not exist; create it first"
         raise trouble(path, f"could not be written: {reason}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _made(name: str, beside: str) -> tuple[str, int | None]:
+    """A new directory, and the descriptor that keeps it locked; None where directories cannot be locked."""
+    for _ in range(10):
+        folder = tempfile.mkdtemp(prefix=f"{name}.", suffix=SUFFIX, dir=beside)
+        try:
+            lock = _locked(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process took it for a killed one's
+        except OSError:
+            return folder, None
+        found = os.fstat(lock)
+        if identity(folder) == (found.st_dev, found.st_ino):
+            return folder, lock
+        os.close(lock)
+    raise OSError(errno.EAGAIN, "whatever is made there is removed at once")
+
+
+def _sweep(beside: str) -> None:
+    """Remove the directories that processes of this user left in ``beside`` when they were killed."""
+    for name in os.listdir(beside):
+        if not re.fullmatch(rf".*\.[a-z0-9_]{{8}}{re.escape(SUFFIX)}", name, re.DOTALL):
+            continue
+        folder = os.path.join(beside, name)
+        with suppress(OSError):  # it is in use, or not ours, or gone
+            lock = _locked(folder)
+            try:
+                if _is_ours(os.fstat(lock)):
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return sys.platform != "win32" and (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
+
+
+def _locked(folder: str) -> int:
+    """A descriptor that locks a directory as long as it is open. BlockingIOError if another one does.
+
+    OSError if it is no directory, or cannot be locked: on Windows, and on some network file systems.
+    """
+    if sys.platform == "win32":
+        raise OSError("directories cannot be locked")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def source_of(path: str | os.PathLike[str], *, exists: Callable[[str], bool]) -> str:

@@ -10,7 +10,7 @@ Locks (``transactions.py`` explains turns):
 - ``_begin``, ``_commit``, ``_rollback`` and every verb that writes are called with the store's turn held, the
   verbs after ``_begin``. So no other thread writes, and what the rules have read still holds when they write.
   A transaction may end in another thread than the one in which it began.
-- ``_get``, ``_find``, ``_walk``, ``_get_owner`` and ``_get_session_and_user`` are called from any thread,
+- ``_get``, ``_find``, ``_page``, ``_count``, ``_get_owner`` and ``_get_session_and_user`` are called from any thread,
   without a turn. A backend that cannot read while another thread writes, or that would show what is not
   committed yet, reads through ``_in_turn``. Inside a transaction (``innermost(self)``) these verbs see what
   was written there.
@@ -36,7 +36,8 @@ import secrets
 import uuid
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import get_ident
 from types import GenericAlias, TracebackType
@@ -52,8 +53,8 @@ from .errors import (
 from .kept import Kept
 from .models import (
     ACCOUNT, AUTHENTICATOR, ENTITIES, MAX_KEY_LENGTH, SESSION, USER, VERIFICATION_TOKEN,
-    AccountT, AuthenticatorT, Entity, Purged, Record, Session, SessionAndUser, SessionT,
-    User, UserT, VerificationTokenT, as_json, containers, email_key, fields_of,
+    AccountT, AuthenticatorT, Counts, Entity, Purged, Record, Session, SessionAndUser, SessionT,
+    User, UserT, VerificationTokenT, as_json, containers, email_key, end_of, fields_of,
     from_provider, identifier_key, session_id, storable,
 )
 from .transactions import Block, Transaction, Turn, about_to_wait, innermost, tasks_share_this_thread
@@ -70,6 +71,9 @@ fields that have them. The rules make keys; only a backend takes them apart."""
 DAY = 24 * 60 * 60
 """Seconds."""
 
+MOST = 2**63 - 1
+"""Of records; no store has room for more, and SQLite counts no further."""
+
 UPDATES = 30
 """How many times a session that is always in use is extended within its age, unless ``session_update_age``
 says otherwise: Auth.js's ratio, which extends its 30 days at most once a day."""
@@ -77,6 +81,9 @@ says otherwise: Auth.js's ratio, which extends its 30 days at most once a day.""
 
 PURGE_BATCH = 100
 """At most so many expired records of each kind are removed by a single write, besides its own work."""
+
+PAGE = 1000
+"""So many records are read at a time where all are: the rest stays where it is, and others write in between."""
 
 MODEL_OPTIONS = ("user", "account", "session", "verification_token", "authenticator")
 """The options for ``ENTITIES``' models."""
@@ -150,10 +157,25 @@ def _later(moment: datetime, age: timedelta) -> datetime:
         return LAST
 
 
+def _earlier(moment: datetime, age: timedelta) -> datetime:
+    """``moment - age``, or the first datetime there is."""
+    try:
+        return moment - age
+    except OverflowError:
+        return FIRST
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     return value
+
+
+def _limit(value: Any) -> int:
+    """A ``limit``. ValueError if it is no count."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"limit must be an int of at least 0; got {value!r}")
+    return min(value, MOST)
 
 
 def _utf8(text: str | bytes) -> bool:
@@ -310,6 +332,23 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return next(iter(self._find(USER, key).values()), None)
 
     @by_name
+    def list_users(
+        self, *, limit: int = 100, after: str | None = None, email_prefix: str | None = None
+    ) -> list[UserT]:
+        self._require_open()
+        most, start, prefix = _limit(limit), None, None
+        if after is not None:
+            start = (_text("after", after)[:MAX_KEY_LENGTH],)  # no id is longer, so the rest cannot matter
+            if not _utf8(start[0]):
+                return []
+        if email_prefix is not None:
+            fits = self._fits("email_prefix", email_prefix)
+            prefix = (email_key(email_prefix) if email_prefix.strip() else "") if fits else None
+            if prefix is None:
+                return []
+        return [user for _, user in self._page(USER, start, most, prefix)]
+
+    @by_name
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> UserT | None:
         key = self._account_key(provider, provider_account_id)
         return None if key is None else self._get_owner(key)
@@ -369,7 +408,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             # The provider's "user_id" or "type" must not decide whose account it is, or what.
             (extra if name in fixed or name in ("user_id", "extra") else sent).setdefault(name, value)
         named = {f.name: f for f in fields_of(self._models[ACCOUNT])}
-        for name, value in (sent | tokens).items():
+        sent |= tokens
+        if "expires_in" in sent and "expires_at" not in sent:
+            if (end := end_of(self._now(), sent["expires_in"])) is not None:
+                sent["expires_at"] = end
+        for name, value in sent.items():
             try:
                 values[name] = named[name].check(from_provider(name, value))
             except KeyError:
@@ -574,7 +617,8 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
 
     @by_name
     def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None,
+        attempts: int | None = None, **custom: Any
     ) -> VerificationTokenT:
         now = self._now()
         made = self._build(
@@ -584,10 +628,15 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 "identifier": identifier,
                 "token": self._new_token() if token is None else token,
                 "expires": _later(now, self._verification_max_age) if expires is None else expires,
+                "attempts": attempts,
             },
         )
-        key = (VERIFICATION_TOKEN.group_of(made), self._part(VERIFICATION_TOKEN, made.token))
+        group = VERIFICATION_TOKEN.group_of(made)
+        key = (group, self._part(VERIFICATION_TOKEN, made.token))
         with self.transaction():
+            if attempts is not None:
+                for code in self._codes(group):
+                    self._remove(VERIFICATION_TOKEN, code)
             self._remove(VERIFICATION_TOKEN, key)
             made = self._add_secret(VERIFICATION_TOKEN, key, made, "token")
             self._purge_some(now)
@@ -599,9 +648,20 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         if not self._fits("token", token) or group is None:
             return None
         with self.transaction():
-            part = self._part(VERIFICATION_TOKEN, token)
-            used = self._live(self._remove(VERIFICATION_TOKEN, (group, part)))
+            found = self._remove(VERIFICATION_TOKEN, (group, self._part(VERIFICATION_TOKEN, token)))
+            if found is None:
+                for key, code in self._codes(group).items():
+                    if code.attempts > 1:
+                        self._change(VERIFICATION_TOKEN, key, dataclasses.replace(code, attempts=code.attempts - 1))
+                    else:
+                        self._remove(VERIFICATION_TOKEN, key)
+            used = self._live(found)
         return None if used is None else dataclasses.replace(used, token=token)
+
+    def _codes(self, group: str | None) -> dict[Key, Any]:
+        """The identifier's codes by key; ``{}`` if it has none. It has one at most, unless a file was merged."""
+        tokens = {} if group is None else self._find(VERIFICATION_TOKEN, group)
+        return {key: token for key, token in tokens.items() if token.attempts is not None}
 
     def delete_verification_tokens(self, identifier: str) -> int:
         if (group := self._identifier_group(identifier)) is None:
@@ -651,13 +711,17 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         return self._list(AUTHENTICATOR, user_id)
 
     def update_authenticator_counter(self, credential_id: str, counter: int) -> AuthenticatorT:
-        changes = self._checked(AUTHENTICATOR, {"counter": counter})
+        return self.update_authenticator(credential_id, counter=counter)
+
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> AuthenticatorT:
+        changes = self._checked(AUTHENTICATOR, changes, fixed=("credential_id", "user_id"))
         key = self._asked("credential_id", credential_id)
         with self.transaction():
             found = None if key is None else self._get(AUTHENTICATOR, (key,))
             if found is None:
                 raise self._not_found(AUTHENTICATOR, credential_id)
-            if counter <= found.counter and (counter, found.counter) != (0, 0):
+            counter = changes.get("counter")
+            if counter is not None and counter <= found.counter and (counter, found.counter) != (0, 0):
                 raise CounterRegressionError(
                     f"the authenticator's counter must grow: {found.counter} is stored, {counter} was given;"
                     " the passkey may have been cloned",
@@ -668,11 +732,25 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             updated = self._change(AUTHENTICATOR, (found.credential_id,), updated) or updated
         return updated  # type: ignore[no-any-return]
 
+    def delete_authenticator(self, credential_id: str) -> AuthenticatorT | None:
+        if (key := self._asked("credential_id", credential_id)) is None:
+            return None
+        with self.transaction():
+            return self._remove(AUTHENTICATOR, (key,))  # type: ignore[no-any-return]
+
     # -- the whole store
 
+    def count(self) -> Counts:
+        self._require_open()
+        live = {"expires": self._now()}
+        sessions = dict(live)
+        if self._absolute_age is not None:
+            sessions["created_at"] = _earlier(live["expires"], self._absolute_age)
+        later = {SESSION: sessions, VERIFICATION_TOKEN: live}
+        return Counts(*(self._count(entity, later.get(entity, {})) for entity in ENTITIES))
+
     def purge_expired(self, *, limit: int | None = None) -> Purged:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-            raise ValueError(f"limit must be an int of at least 0, or None; got {limit!r}")
+        limit = None if limit is None else _limit(limit)
         self._require_open()
         now = self._now()
         counts = []
@@ -739,6 +817,14 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             yield from self._check_record(entity, record)
             if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
                 yield self._orphaned(entity, record)
+
+    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+        """Every record with its key, sorted by key, a page at a time. Outside a transaction, others may write
+        meanwhile: a record that comes or goes may be seen or not, and all others are seen once."""
+        after: Key | None = None
+        while page := self._page(entity, after, PAGE):
+            yield from page
+            after = page[-1][0]
 
     def _check_record(self, entity: Entity, record: Any) -> Iterator[str]:
         """The problems of one record's fields, in words; nothing if there are none."""
@@ -843,10 +929,11 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         BusyError as in ``_take``; WouldWait instead of waiting, if called by ``at_once``.
         """
         me, turn = get_ident(), self._turn
+        if turn.claims:  # perhaps by a transaction that this context is inside
+            turn = innermost(self) or turn
         try:
             turn.claims[me] = None
-            if [*turn.claims][0] != me and not turn.claim(me):
-                turn = innermost(self) or turn
+            if [*turn.claims][0] != me:
                 self._take(turn, me)
             return read()
         finally:
@@ -930,6 +1017,21 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             )
         return {name: known[name].check(value) for name, value in values.items()}
 
+    def _obstacle(self, entity: Entity, key: Key, record: Any) -> str | None:
+        """The field for which a new record cannot be stored: ``"user_id"`` if there is no such user, else one whose
+        value is taken; None if it can be."""
+        if entity.group == "user_id" and self._get(USER, (record.user_id,)) is None:
+            return "user_id"
+        if self._get(entity, key) is not None:
+            return entity.key[-1]
+        if entity is USER and (email := entity.group_of(record)) is not None and self._find(USER, email):
+            return "email"
+        return None
+
+    def _home(self, entity: Entity) -> Self:
+        """The store in which these records lie."""
+        return self
+
     def _conflict(self, entity: Entity, field: str) -> ConflictError:
         model = self._models[entity].__name__
         return ConflictError(f"{model}.{field} is taken", model=model, field=field)
@@ -1005,8 +1107,46 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """The records with ``entity.group_of(record) == group`` by key, sorted by key; ``{}`` for none."""
 
     @abstractmethod
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
-        """Every record with its key, in any order. ``check()`` calls ``_get`` while it iterates."""
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        """At most ``limit`` records with their keys, sorted by key, those with keys after ``after``; ``[]`` for none.
+
+        Text is in the order of its code points, which is that of its bytes in UTF-8. ``after`` need not be the
+        key of a record. With a ``prefix``, only records whose ``entity.group_of`` is a text that begins with it.
+        """
+
+    def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
+        """Store new records, and return how many: all, or those before the first that has an ``_obstacle``.
+
+        Here, one by one; a backend that can store many at once does better.
+        """
+        for number, (key, record) in enumerate(records):
+            if self._obstacle(entity, key, record) is not None:
+                return number
+            self._add(entity, key, record)
+        return len(records)
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
+        """How many records there are whose fields named in ``later`` are None or later than these moments (UTC).
+
+        Here, all are read; a backend that can count does better.
+        """
+        return sum(
+            all((found := getattr(record, name)) is None or found > moment for name, moment in later.items())
+            for _, record in self._walk(entity)
+        )
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
+        """A block in which all records are read as they are at one moment, for copies of the whole store.
+
+        It gives a function like ``_walk``; the records are not changed by whoever reads them. Nothing else is
+        asked of the store inside the block. Here, others wait until it ends; a backend that can do without
+        that does.
+        """
+        with self.transaction():
+            yield self._walk
 
     @abstractmethod
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:

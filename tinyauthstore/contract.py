@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from .models import Account, Authenticator, Purged, Session, SessionAndUser, User, VerificationToken
+from .models import Account, Authenticator, Counts, Purged, Session, SessionAndUser, User, VerificationToken
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,6 +54,18 @@ class UserStore(Protocol):
     @abstractmethod
     def get_user_by_email(self, email: str) -> User | None:
         """The user whose address has the same normal form (NFC, lower case, trimmed), or None."""
+
+    @abstractmethod
+    def list_users(
+        self, *, limit: int = 100, after: str | None = None, email_prefix: str | None = None
+    ) -> Sequence[User]:
+        """At most ``limit`` users by id, those after the id ``after``; ``[]`` if there are none.
+
+        Ids are in the order of their code points, in every store. For the next page, ``after`` is the id of
+        the last user of this one; that user may be gone by then. With ``email_prefix``, only users whose address
+        begins with it, both in their normal forms; one that is blank leaves out those without an address.
+        ValueError for a ``limit`` that is no int of at least 0.
+        """
 
     @abstractmethod
     def get_user_by_account(self, *, provider: str, provider_account_id: str) -> User | None:
@@ -89,7 +101,8 @@ class UserStore(Protocol):
         ConflictError if it is linked to another user, NotFoundError for an unknown user, TypeError for a
         ``response`` that is no mapping. A value that belongs to no field, or does not fit its field, is kept
         in ``extra``; so is what ``response`` holds under ``user_id``, ``type``, ``provider`` or
-        ``provider_account_id``. ``expires_at`` may be a float or digits, ``scope`` a list.
+        ``provider_account_id``. ``scope`` may be a list, ``expires_at`` a float or digits; if that is absent,
+        it is computed of ``expires_in`` (seconds from now), which stays in ``extra``.
         """
 
     @abstractmethod
@@ -178,18 +191,23 @@ class VerificationStore(Protocol):
 
     @abstractmethod
     def create_verification_token(
-        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None, **custom: Any
+        self, /, *, identifier: str, token: str | None = None, expires: datetime | None = None,
+        attempts: int | None = None, **custom: Any
     ) -> VerificationToken:
         """Create and return a token for ``identifier``. The same pair again replaces the earlier one.
 
-        ``expires`` defaults to ``verification_max_age`` from now. Source: ASVS 6.5.5 (at most 10 minutes).
+        ``expires`` defaults to ``verification_max_age`` from now. ``attempts``: this is a short code, which replaces
+        the identifier's earlier codes, and so many wrong tokens for the identifier kill it; None: a token that is too
+        long to be guessed. InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
         """
 
     @abstractmethod
     def use_verification_token(self, *, identifier: str, token: str) -> VerificationToken | None:
         """Consume the token and return it, once, to exactly one caller; None to everybody else.
 
-        An expired token is consumed too, but None is returned.
+        An expired token is consumed too, but None is returned. A token that is none of the identifier's takes one of
+        ``attempts`` from its code, in the same transaction; if that is undone, because something around this call
+        raises, so is the counting. Tokens that are no codes suffer nothing.
         """
 
     @abstractmethod
@@ -227,9 +245,29 @@ class AuthenticatorStore(Protocol):
         credential. Source: WebAuthn § 6.1.1.
         """
 
+    @abstractmethod
+    def update_authenticator(self, credential_id: str, /, **changes: Any) -> Authenticator:
+        """Change the fields given, keep the others, and return the authenticator. None clears a field.
+
+        A ``counter`` must be higher than the stored one, as in ``update_authenticator_counter``: whoever changes a
+        name beside it must not undo what tells a cloned passkey. NotFoundError for an unknown credential,
+        InvalidFieldError and TypeError as in ``create_user``. ``credential_id`` and ``user_id`` cannot change.
+        """
+
+    @abstractmethod
+    def delete_authenticator(self, credential_id: str) -> Authenticator | None:
+        """Remove and return the authenticator, or None if there is none."""
+
 
 class Adapter(UserStore, SessionStore, VerificationStore, AuthenticatorStore, Protocol):
     """Everything that this package's stores do."""
+
+    @abstractmethod
+    def count(self) -> Counts:
+        """How many records of each kind there are now, expired ones left out; zeros for an empty store.
+
+        Each kind is counted by itself: if somebody writes meanwhile, two numbers may tell of two moments.
+        """
 
     @abstractmethod
     def purge_expired(self, *, limit: int | None = None) -> Purged:

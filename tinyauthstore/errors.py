@@ -23,6 +23,19 @@ class ConflictError(AuthStoreError):
         self.field = field
 
 
+class AccountNotLinkedError(ConflictError):
+    """Somebody signs in by an account that is linked to nobody, but a user has its address; nothing was changed.
+
+    ``provider`` is the account's. The address is not kept. Raised by ``signin.sign_in_by_account``.
+    """
+
+    def __init__(
+        self, message: str = "", *, model: str = "User", field: str = "email", provider: str = ""
+    ) -> None:
+        super().__init__(message, model=model, field=field)
+        self.provider = provider
+
+
 class NotFoundError(AuthStoreError, LookupError):
     """The record that a write refers to does not exist; nothing was changed.
 
@@ -62,6 +75,17 @@ class CounterRegressionError(AuthStoreError):
         self.given = given
 
 
+class TransferError(AuthStoreError, ValueError):
+    """What was to be loaded or copied is damaged, or does not fit the store; nothing was changed.
+
+    ``line`` is the number of a dump's line, from 1; 0 if it is about no single one.
+    """
+
+    def __init__(self, message: str = "", *, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 class ClosedError(AuthStoreError):
     """The store was used after ``close()``."""
 
@@ -69,12 +93,14 @@ class ClosedError(AuthStoreError):
 class StorageError(AuthStoreError):
     """The file (or the disk below it) cannot be used; ``path`` says which.
 
-    The exception of ``sqlite3`` or of the operating system is kept as ``__cause__``.
+    ``missing`` tells in words what ``synchronize=True`` would add to it; empty if that is not the matter. The
+    exception of ``sqlite3`` or of the operating system is kept as ``__cause__``.
     """
 
     def __init__(self, message: str = "", *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+        self.missing: tuple[str, ...] = ()
 
 
 class BusyError(StorageError):
@@ -86,3 +112,10 @@ class BusyError(StorageError):
 
 class LockedError(StorageError):
     """A store that may be open only once is open already, in this or another process."""
+
+
+def warn(message: str, *values: object) -> None:
+    """Log a warning under the package's name, for what nobody would hear of otherwise."""
+    import logging  # here, because few processes have a reason, and all would wait for the import
+
+    logging.getLogger("tinyauthstore").warning(message, *values)

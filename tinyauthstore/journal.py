@@ -16,9 +16,9 @@ A store is one directory (mode 0700) of files (0600); ``000007`` is the *generat
 A *line*, in the journal as in the shelf, is ``CRC-32 of the payload in 8 hex digits, its length in bytes,
 the payload`` and a newline. The payload is ASCII JSON, never a pickle: opening a hostile file runs no code.
 
-* A journal's first line is ``{"tinyauthstore": "journal", "version": 1, "generation": 7}``, every other one
+* A journal's first line is ``{"tinyauthstore": "journal", "version": 2, "generation": 7}``, every other one
   is a transaction: a list of ``[plural, key, fields]``, where ``null`` fields mark a removed record.
-* A shelf (a ``shelve.Shelf`` whose values are such lines) has the key ``manifest``: ``{"version": 1,
+* A shelf (a ``shelve.Shelf`` whose values are such lines) has the key ``manifest``: ``{"version": 2,
   "generation": 7, "page": 500, "counts": {"users": 1200, ...}}``, and pages ``users/000000``,
   ``users/000001``, ... of up to 500 ``[key, fields]`` each, because ``dbm.dumb`` reads its whole index
   whenever it is opened. A value too long for the backend is continued under ``users/000000+1``, ``+2``, ...
@@ -69,8 +69,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-VERSION = 1
-"""The version of the format, written into every journal and shelf. A higher one is refused."""
+VERSION = 2
+"""The version of the format, written into every journal and shelf. A higher one is refused, a lower one converted at
+opening: version 1 recorded no kinds, and had other normal forms of addresses."""
 
 BACKENDS = ("dumb", "gnu", "ndbm", "sqlite3")
 """The submodules of ``dbm``."""
@@ -306,12 +307,13 @@ class Contents(NamedTuple):
     """A journal's contents.
 
     ``changes`` are the last fields (None: removed) by table and key, ``size`` the bytes of its whole lines,
-    ``torn`` the unfinished line after them.
+    ``torn`` the unfinished line after them, ``version`` what its header says (``VERSION`` if it has none).
     """
 
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]]
     size: int
     torn: bytes
+    version: int = VERSION
 
 
 def read_journal(path: str, generation: int) -> Contents:
@@ -330,9 +332,9 @@ def read_journal(path: str, generation: int) -> Contents:
     while (found := payload(data, end)) is not None:
         text, end = found
         payloads.append(text)
-    header = _header(generation)
+    headers = {version: _header(generation, version) for version in range(1, VERSION + 1)}
     after = _lines_after(data, end)
-    if after or not (payloads or header.startswith(data)):
+    if after or not (payloads or any(header.startswith(data) for header in headers.values())):
         before = max(len(payloads) - 1, 0)
         raise _trouble(
             path,
@@ -342,23 +344,25 @@ def read_journal(path: str, generation: int) -> Contents:
             " tinyauthstore/journal.py)",
         )
     changes: dict[str, dict[tuple[str, ...], dict[str, Any] | None]] = {}
+    version = VERSION
     try:
         for number, text in enumerate(payloads):
             transaction = _decode(text)
             if number == 0:
                 _refuse_newer(path, transaction)
-                if not data.startswith(header):
+                version = next((known for known, header in headers.items() if data.startswith(header)), 0)
+                if not version:
                     raise ValueError(f"it is not that of generation {generation}")
                 continue
             for plural, key, fields in transaction:
                 changes.setdefault(plural, {})[tuple(key)] = fields
     except (TypeError, ValueError, RecursionError) as error:
         raise _trouble(path, f"cannot be read as a journal of ours ({error}); restore a backup") from error
-    return Contents(changes, end, data[end:])
+    return Contents(changes, end, data[end:], version)
 
 
-def _header(generation: int) -> bytes:
-    return line({"tinyauthstore": "journal", "version": VERSION, "generation": generation})
+def _header(generation: int, version: int = VERSION) -> bytes:
+    return line({"tinyauthstore": "journal", "version": version, "generation": generation})
 
 
 def _refuse_newer(path: str, header: Any) -> None:
@@ -466,9 +470,9 @@ class Journal:
             self.refusal = f"{reason}: nothing more can be written until the store is opened again"
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:  # a nearly full disk may take only a part
-            rest = rest[os.write(self._file, rest) :]
+        written = os.write(self._file, data)
+        while written < len(data):  # a nearly full disk may take only a part
+            written += os.write(self._file, data[written:])
 
     def _fsync(self) -> None:
         try:
@@ -549,7 +553,7 @@ def read_shelf(folder: str, backend: str, generation: int) -> Iterator[Page]:
         with closing(Shelf(folder, backend, "r")) as shelf:
             manifest = shelf["manifest"]
             _refuse_newer(folder, manifest)
-            if (manifest["version"], manifest["generation"]) != (VERSION, generation):
+            if manifest["version"] not in range(1, VERSION + 1) or manifest["generation"] != generation:
                 raise ValueError("its manifest is another shelf's")
             for plural, count in manifest["counts"].items():
                 for start in range(0, count, manifest["page"]):
@@ -608,9 +612,12 @@ class Files:
     """
 
     def __init__(
-        self, path: str, *, backend: str | None, sync: bool, take: Callable[[Iterator[Page]], object]
+        self, path: str, *, backend: str | None, sync: bool, take: Callable[[Iterator[Page], int], object]
     ) -> None:
         """Lock the directory, creating it unless it exists, and pass all its pages to ``take``.
+
+        ``take`` is also given the version that wrote them. A store of an older one must ``checkpoint`` before it
+        is written to.
 
         ``backend``: the one that new shelves are written with; None keeps the present shelf's, at first
         ``dumb``. ``sync``: see ``Journal``. StorageError if the directory is not ours or is damaged; then,
@@ -634,7 +641,7 @@ class Files:
         try:
             self._find_generation()
             found = read_journal(self._journal(self.generation), self.generation)
-            take(self._pages(found))
+            take(self._pages(found), found.version)
             self.journal = self._continued(found)
             self._sweep()
         except BaseException as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .models import SessionAndUser
-from .paths import MANY_DESCRIPTORS, Identity, descriptors_of, identity
+from .paths import Identity, OpenFiles, identity
 
 FEW_KEYS = 1000
 """The keys of at least so many sessions that were looked up once are remembered. If only ``cache_size`` were,
@@ -85,6 +85,11 @@ class Kept:
         self._by_key[key] = place  # first, so that whatever is in ``places`` can be evicted
         self.places[token] = place
 
+    def renewed(self, place: Place) -> SessionAndUser[Any, Any] | None:
+        """What is kept there, no longer doubted: it was read again, and is the same. None if it was evicted."""
+        place.doubts = self._doubts
+        return place.found
+
     def evict(self, key: Any) -> None:
         """Remove the session that is filed under ``key``; nothing if it is not kept."""
         if (place := self._by_key.get(key)) is not None:
@@ -117,14 +122,18 @@ class Watch:
     """
 
     def __init__(
-        self, data_version: Callable[[], int], shm: str | None, changed: Callable[[], object]
+        self,
+        data_version: Callable[[], int],
+        shm: str | None,
+        changed: Callable[[], object],
+        open_files: OpenFiles,
     ) -> None:
         """``data_version`` runs the pragma. ``shm`` is the path of SQLite's -shm file, or None if it is not
         certain. ``changed`` is called when another connection has committed, before the new version is
         stored: if it is interrupted, the next call finds the change again."""
         self._changed = changed
         self._data_version = data_version
-        self._descriptor, self._file = (-1, None) if shm is None else _descriptor_of(shm)
+        self._descriptor, self._file = (-1, None) if shm is None else _descriptor_of(shm, open_files)
         self._header = b""  # read before ``_version`` was; b"" if it is unknown
         self._version = data_version()
 
@@ -167,11 +176,11 @@ def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def _descriptor_of(path: str) -> tuple[int, Identity | None]:
+def _descriptor_of(path: str, open_files: OpenFiles) -> tuple[int, Identity | None]:
     """The one descriptor that this process has open on a file, and the file's device and inode.
 
     ``(-1, None)`` if there is no such descriptor, or several, or they cannot be listed.
     """
     wanted = identity(path)
-    found = descriptors_of(wanted, MANY_DESCRIPTORS)
+    found = open_files.get(wanted, ())
     return (found[0], wanted) if len(found) == 1 else (-1, None)

@@ -445,6 +445,10 @@ better_auth = Schema(
 """Better Auth 1.7 with its own adapter; magic links and passkeys are its plugins'."""
 
 
+NAMES = ("drizzle", "prisma", "typeorm", "sequelize", "kysely", "d1", "better_auth")
+"""The ready-made schemas of this module."""
+
+
 # --- whose file is it? ------------------------------------------------------------------------
 
 

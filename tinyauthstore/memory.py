@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +24,11 @@ from . import paths
 from .base import AT_ONCE, MODEL_OPTIONS, BaseAdapter, Key, brief, naming_options
 from .errors import BusyError, LockedError, StorageError
 from .models import (
-    ACCOUNT, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
+    ACCOUNT, ENTITIES, KINDS, SESSION, USER, VERIFICATION_TOKEN, AccountT, AuthenticatorT, Entity,
     Record, SessionAndUser, SessionT, UserT, VerificationTokenT, fresh, session_id,
 )
+from .recorded import Recorded
+from .reshape import Collision, email_key_of_version_1, tell_rekeyed
 from .rows import Rows
 from .transactions import about_to_wait, innermost
 
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 class _Records:
     """One entity's records in memory: by key, by group, and (where they expire) by time."""
 
-    __slots__ = ("entity", "by_key", "groups", "due")
+    __slots__ = ("entity", "by_key", "groups", "due", "_order")
 
     def __init__(self, entity: Entity) -> None:
         self.entity = entity
@@ -48,6 +53,14 @@ class _Records:
         # A heap of (expires, key). An entry that no longer matches its record is skipped when it comes due;
         # removing it earlier would take a search.
         self.due: list[tuple[datetime, Key]] | None = [] if entity in (SESSION, VERIFICATION_TOKEN) else None
+        self._order: list[Key] | None = None
+
+    @property
+    def order(self) -> list[Key]:
+        """The keys, sorted; kept until a record comes or goes, so that only the first of many pages sorts."""
+        if self._order is None:
+            self._order = sorted(self.by_key)
+        return self._order
 
     def fill(self, records: dict[Key, Any]) -> None:
         """Adopt these records, where there were none; ``records`` itself becomes ``by_key``."""
@@ -64,6 +77,8 @@ class _Records:
 
     def set(self, key: Key, record: Any) -> None:
         """Put the record under ``key``; None removes it. Also works after an interrupted change."""
+        if (record is None) == (key in self.by_key):
+            self._order = None
         old = self.by_key.pop(key, None)
         if old is not None and (group := self.entity.group_of(old)) is not None:
             members = self.groups.get(group, {})
@@ -126,9 +141,36 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
         return {key: fresh(record) for key, record in self._in_turn(read)}
 
-    def _walk(self, entity: Entity) -> Iterator[tuple[Key, Any]]:
+    def _page(
+        self, entity: Entity, after: Key | None, limit: int, prefix: str | None = None
+    ) -> list[tuple[Key, Any]]:
+        records = self._records[entity]
+
+        def read() -> Iterator[tuple[Key, Any]]:
+            order = records.order
+            keys = (order[i] for i in range(0 if after is None else bisect_right(order, after), len(order)))
+            for key in keys:
+                group = None if prefix is None else entity.group_of(records.by_key[key])
+                if prefix is None or (group is not None and group.startswith(prefix)):
+                    yield key, records.by_key[key]
+
+        found = self._in_turn(lambda: list(itertools.islice(read(), limit)))
+        return [(key, fresh(record)) for key, record in found]
+
+    def _count(self, entity: Entity, later: Mapping[str, datetime]) -> int:
         by_key = self._records[entity].by_key
-        yield from self._in_turn(lambda: list(by_key.items()))
+        conditions = [(attrgetter(name), moment) for name, moment in later.items()]
+
+        def live(record: Any) -> bool:
+            return all((found := value(record)) is None or found > moment for value, moment in conditions)
+
+        return self._in_turn(lambda: sum(map(live, by_key.values())) if conditions else len(by_key))
+
+    @contextmanager
+    def _view(self) -> Iterator[Callable[[Entity], Iterator[tuple[Key, Any]]]]:
+        # References to the records, which are never changed in place: less than waiting would cost the others.
+        copies = self._in_turn(lambda: {entity: dict(self._records[entity].by_key) for entity in ENTITIES})
+        yield lambda entity: ((key, copies[entity][key]) for key in sorted(copies[entity]))
 
     def _get_session_and_user(self, session_token: str) -> SessionAndUser[SessionT, UserT] | None:
         kept = self._kept
@@ -161,15 +203,14 @@ class MemoryAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                 turn.wake()
 
     def _get_owner(self, account: Key) -> UserT | None:
-        def read() -> Any:
-            linked = accounts.get(account)
-            return None if linked is None else users.get((linked.user_id,))
-
-        begun, accounts, users = self._begun, self._records[ACCOUNT].by_key, self._records[USER].by_key
-        user = read()
+        begun, user = self._begun, self._linked_to(account)
         if self._turn.claims or begun != self._begun:
-            user = self._in_turn(read)
+            user = self._in_turn(lambda: self._linked_to(account))
         return None if user is None else fresh(user)
+
+    def _linked_to(self, account: Key) -> Any:
+        linked = self._records[ACCOUNT].by_key.get(account)
+        return None if linked is None else self._records[USER].by_key.get((linked.user_id,))
 
     # -- writes
 
@@ -334,6 +375,8 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         self._records[_LEFTOVERS] = _Records(_LEFTOVERS)
         self._rows = {entity.plural: Rows(entity, model) for entity, model in self._models.items()}
         self._kinds: dict[str, dict[str, Any]] = {}  # of custom fields, by table and name, as the files have them
+        self._of_version_1 = False
+        self._rekeyed: list[str] = []  # ids of users
         self._files = self._open(take=self._fill)
         self._journal_mark = 0
         try:
@@ -353,7 +396,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     # -- records and rows
 
-    def _fill(self, pages: Iterable[tuple[str, list[Any]]]) -> None:
+    def _fill(self, pages: Iterable[tuple[str, list[Any]]], version: int) -> None:
         # Nothing that is made here is garbage; the collector, looking for some, took a third of the time.
         collecting = gc.isenabled()
         gc.disable()
@@ -363,6 +406,23 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         finally:
             if collecting:
                 gc.enable()
+        if version == 1:
+            self._of_version_1, self._rekeyed = True, [*self._users_with_another_key()]
+
+    def _users_with_another_key(self) -> Iterator[str]:
+        """The ids of the users whose address version 1 looked up by another normal form.
+
+        StorageError if two users have the same one now.
+        """
+        users = self._records[USER]
+        for members in users.groups.values():
+            if len(members) > 1:
+                (one,), (other,) = sorted(members)[:2]
+                raise StorageError(f"{self._path} {Collision(one, other)}", path=self._path)
+        for (user_id,), user in users.by_key.items():
+            if user.email is not None and not user.email.isascii():  # those of ASCII are what they were
+                if USER.group_of(user) != email_key_of_version_1(user.email):
+                    yield user_id
 
     def _without_kinds(self, pages: Iterable[tuple[str, list[Any]]]) -> Iterator[tuple[str, list[Any]]]:
         """These pages but those that say what kinds the fields have; they come first, and must fit the models."""
@@ -380,22 +440,26 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 ) from error
 
     def _record_changes(self) -> None:
-        """Write what the models changed, once and for good: the fields' kinds, and values that rows lacked.
+        """Write what the models, or this version, changed, once and for good: the fields' kinds, and values that
+        rows lacked.
 
         All of it in a new shelf, which replaces the old one at once; or in the first line of a new journal.
         """
         kinds = {name: rows.kinds(self._kinds.get(name, {})) for name, rows in self._rows.items()}
         kinds = {name: found for name, found in kinds.items() if found}
-        if kinds != self._kinds or any(rows.made for rows in self._rows.values()):
+        if kinds != self._kinds or self._of_version_1 or any(rows.made for rows in self._rows.values()):
             self._kinds = kinds
-            if self._files.generation == 0 and self._files.clean:
+            if self._files.generation == 0 and self._files.clean and not self._of_version_1:
                 self._files.append([[_KINDS, [name], found] for name, found in kinds.items()])
             else:
                 self._files.checkpoint(self._tables())
+            tell_rekeyed(self._path, self._rekeyed)
 
     def _tables(self) -> dict[str, Iterable[list[Any]]]:
+        return self._with_kinds({entity.plural: self._table(entity) for entity in ENTITIES})
+
+    def _with_kinds(self, tables: dict[str, Iterable[list[Any]]]) -> dict[str, Iterable[list[Any]]]:
         kinds = [[[name], kinds] for name, kinds in self._kinds.items()]
-        tables: dict[str, Iterable[list[Any]]] = {entity.plural: self._table(entity) for entity in ENTITIES}
         return {_KINDS: kinds, **tables} if kinds else tables
 
     def _read_rows(self, pages: Iterable[tuple[str, list[Any]]]) -> dict[Entity, dict[Any, Any]]:
@@ -424,7 +488,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         """One line of the journal: every record that this transaction touched, as it is now."""
         return [
             [entity.plural, *self._row(entity, key, self._records[entity].by_key.get(key))]
-            for entity, key in dict.fromkeys((entity, key) for entity, key, _ in self._undo)
+            for entity, key in {(entity, key): None for entity, key, _ in self._undo}
             if entity is not _LEFTOVERS  # they are written with their record
         ]
 
@@ -476,6 +540,26 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
 
     # -- backups
 
+    def compact(self) -> None:
+        """Write the whole state to a new shelf, so that the files take no more room than they need.
+
+        Others wait meanwhile. RuntimeError inside a transaction.
+        """
+        self._require_outside("compact")
+        self._in_turn(lambda: self._files.checkpoint(self._tables()))
+
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        """What the shelf says of custom fields, by the plural of the record's name."""
+        return {
+            plural: {name: Recorded(kind, True, self._from_json(kind, default)) for name, (kind, default) in kinds.items()}
+            for plural, kinds in self._kinds.items()
+        }
+
+    @staticmethod
+    def _from_json(kind: str, value: Any) -> Any:
+        known = next(one for one in KINDS.values() if one.name == kind)
+        return None if value is None else known.from_json(value)
+
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the committed state to a new directory (mode 0700), a complete store, while threads go on.
 
@@ -513,10 +597,14 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
                 with self._twin(draft) as copy:
                     if problems := copy.check():
                         raise self._damaged(problems)
-                    state = copy._dump()
+                    state, kinds = copy._dump(), copy._kinds
         try:
             with self.transaction():
                 self._load(state)
+            if kinds != self._kinds:
+                self._kinds = kinds
+                with suppress(BusyError):  # restored it is; a later checkpoint will write them
+                    self._in_turn(self._checkpoint)
         finally:
             self._kept.clear()
         self._purged_at = None
@@ -526,7 +614,7 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
         if innermost(self) is not None:
             raise RuntimeError(f"{name}() works on committed states; call it outside of transaction()")
 
-    def _tables_now(self) -> dict[str, Iterator[list[Any]]]:
+    def _tables_now(self) -> dict[str, Iterable[list[Any]]]:
         """The rows of the present state, to be read when other threads go on."""
         self._require_open()
         leftovers = dict(self._records[_LEFTOVERS].by_key)
@@ -535,7 +623,9 @@ class ShelveAdapter(MemoryAdapter[UserT, AccountT, SessionT, VerificationTokenT,
             row = self._rows[entity.plural].row
             return (row(key, record, leftovers.get((entity, key))) for key, record in records.items())
 
-        return {entity.plural: rows(entity, dict(self._records[entity].by_key)) for entity in ENTITIES}
+        return self._with_kinds(
+            {entity.plural: rows(entity, dict(self._records[entity].by_key)) for entity in ENTITIES}
+        )
 
     def _twin(self, path: str) -> ShelveAdapter[Any, Any, Any, Any, Any]:
         """Another store with the same models, which this thread alone knows."""

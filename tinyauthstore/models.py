@@ -12,8 +12,8 @@ A subclass with more fields is a custom model::
         plan: str = "free"
 
 Its fields may be ``str``, ``int``, ``float``, ``bool``, ``bytes``, ``datetime``, or ``dict`` / ``list``
-(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType`` or ``Annotated`` of these, each
-optional (``| None``) or with a default. ``fields_of`` reads these declarations;
+(kept as JSON), or a ``Literal``, ``Enum`` (kept by value), ``NewType``, ``Annotated`` or ``Final`` of these,
+each optional (``| None``) or with a default. ``fields_of`` reads these declarations;
 ``Field.check`` turns a value into the one form that every backend stores and returns.
 """
 
@@ -195,6 +195,18 @@ def from_provider(name: str, value: Any) -> Any:
     return value
 
 
+def end_of(now: datetime, lifetime: Any) -> int | None:
+    """The ``expires_at`` of tokens issued ``now`` for ``lifetime`` seconds: ``expires_in`` of RFC 6749 § 5.1.
+
+    That is an int, a float or digits. None for anything else, and for an end that no ``expires_at`` could hold.
+    """
+    seconds = from_provider("expires_at", lifetime)
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
+        return None
+    end = math.floor(now.timestamp()) + seconds
+    return end if end < 2**63 else None
+
+
 def _json(container: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, container):
@@ -283,6 +295,7 @@ IDENTIFIER = _rule(
     lambda text: len(text) <= MAX_KEY_LENGTH and identifier_key(text) is not None,
 )
 COUNTER = _rule("an int from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
+ATTEMPTS = _rule("an int from 1 to 2**32 - 1", lambda number: 1 <= number < 2**32)
 
 
 class Field(NamedTuple):
@@ -387,8 +400,8 @@ def _fields_of(model: Any) -> tuple[Field, ...]:
         if kind is None:
             raise refuse(
                 name,
-                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType or"
-                " Annotated of them, alone or with None",
+                "str, int, float, bool, bytes, datetime, dict or list, or a Literal, Enum, NewType, Annotated"
+                " or Final[...] of them, alone or with None",
             )
         default: Callable[[], Any] | None = None
         if f.default_factory is not MISSING:
@@ -426,7 +439,7 @@ def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
         if origin in (typing.Union, types.UnionType):
             for one in typing.get_args(hint):
                 unfold(one)
-        elif origin is typing.Annotated:
+        elif origin in (typing.Annotated, typing.Final):  # in a dataclass, a Final is a field like any other
             unfold(typing.get_args(hint)[0])
         elif origin is typing.Literal:
             values.extend(typing.get_args(hint))
@@ -550,9 +563,8 @@ AUTHJS_NAMES = {
 are not listed, custom fields among them, are the same on both sides."""
 
 
-NOT_IN_AUTHJS = frozenset({"id", "created_at"})
-"""Fields of a Session that Auth.js's sessions lack. Its databases' rows do have an ``id``, but one of their
-own."""
+NOT_IN_AUTHJS = {"session": ("id", "created_at"), "verification_token": ("attempts",)}
+"""Fields that Auth.js's objects lack. Its databases' rows of sessions do have an ``id``, but one of their own."""
 
 
 class Record:
@@ -582,15 +594,16 @@ class Record:
 
         Dates are ISO 8601 UTC, bytes base64. In an ``Account``, absent fields are left out, and ``extra`` is
         spread over the top level, where Auth.js has it; what would pass for a field there stays in an
-        ``extra``. A Session has no ``id`` and no ``createdAt``. Except for these two, ``from_authjs`` makes
-        the same record of it.
+        ``extra``. A Session has no ``id`` and no ``createdAt``, a VerificationToken no ``attempts``. Except for
+        these, ``from_authjs`` makes the same record of it.
         """
         account = isinstance(self, Account)
         result: dict[str, Any] = {}
         named = {}
+        left_out = next((NOT_IN_AUTHJS.get(one.name, ()) for one in ENTITIES if isinstance(self, one.record)), ())
         for f in fields_of(type(self)):
             name, value = AUTHJS_NAMES.get(f.name, f.name), getattr(self, f.name)
-            if account and f.name == "extra" or isinstance(self, Session) and f.name in NOT_IN_AUTHJS:
+            if account and f.name == "extra" or f.name in left_out:
                 continue
             named[name] = f
             if value is not None:
@@ -749,12 +762,14 @@ class Session(Record):
 class VerificationToken(Record):
     """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
 
-    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC.
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many more
+    wrong tokens for the identifier it takes until a code is dead; None for a token that is too long to be guessed.
     """
 
     identifier: str = field(metadata=IDENTIFIER)
     token: str = field(repr=False, metadata=KEY)
     expires: datetime
+    attempts: int | None = field(default=None, metadata=ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -899,6 +914,16 @@ class SessionAndUser(NamedTuple, Generic[SessionT_co, UserT_co]):
 
     session: SessionT_co
     user: UserT_co
+
+
+class Counts(NamedTuple):
+    """How many records of each kind there are, those that have expired left out."""
+
+    users: int
+    accounts: int
+    sessions: int
+    verification_tokens: int
+    authenticators: int
 
 
 class Purged(NamedTuple):

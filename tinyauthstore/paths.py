@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from .clock import monotonic
-from .errors import StorageError
+from .errors import StorageError, warn
 from .schema import APPLICATION_ID
 
 Identity = tuple[int, int]
@@ -58,6 +60,25 @@ def identity(path: str) -> Identity | None:
         return None
     return found.st_dev, found.st_ino
 
+
+def refuse_a_strangers_file(path: str, found: os.stat_result) -> None:
+    """StorageError if another user owns a SQLite file which everybody may write; ours is only told of.
+
+    Such a user could have put it there to read, and make up, everybody's sessions. A file that a group may
+    write is fine: programs of several users share it. Root may do everything anyway.
+    """
+    if sys.platform == "win32" or not found.st_mode & stat.S_IWOTH:
+        return
+    what = f"may be written by every user of this machine (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StorageError(
+            f"{path} belongs to another user (id {found.st_uid}), and {what}: anybody may have put it there. If"
+            " it is yours to use, take that right away (chmod o-w), and share the file by a group",
+            path=path,
+        )
+    warn("%s %s; take that right away (chmod o-w)", path, what)
+
+
 FINE = 100_000_000
 """Nanoseconds after which a second change surely gives a file or directory another time of modification."""
 
@@ -102,20 +123,20 @@ STALE_WAL = (
 class Opened:
     """A SQLite file that is open: whether its path still names it, and its content is still its own."""
 
-    def __init__(self, path: str, *, ours: bool = True) -> None:
+    def __init__(self, path: str, open_files: OpenFiles, *, ours: bool = True) -> None:
         """To be made when a connection has read the file: it then has the file and its -wal open.
 
         Unless it is ``ours``, its content is not looked at: others may change even its journal mode.
         """
         self.path = path
         self.wal = f"{path}-wal"
-        self._identity = identity(path)
+        self.identity = identity(path)
         self._identity_of_wal = identity(self.wal)
         self._folder = os.path.dirname(path)
         self._seen: tuple[int, int, int] | None = None  # the directory, when nothing was missing in it
         self._look_at = 0.0  # the monotonic() from which on the content is looked at again
         self._descriptor = -1
-        for descriptor in descriptors_of(self._identity) if ours else ():
+        for descriptor in open_files.get(self.identity, ()) if ours else ():
             with suppress(OSError):
                 if _in_wal_mode(os.pread(descriptor, 72, 0)):  # or it cannot be told from a copy
                     self._descriptor = descriptor
@@ -128,7 +149,7 @@ class Opened:
         """What became of the path, in words; "" if it still names the file."""
         try:
             found = os.stat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity:
+            if (found.st_dev, found.st_ino) == self.identity:
                 return ""
         except OSError:
             return DELETED
@@ -160,7 +181,7 @@ class Opened:
             try:
                 if not _in_wal_mode(os.pread(self._descriptor, 72, 0)):
                     found = os.fstat(self._descriptor)
-                    if (found.st_dev, found.st_ino) == self._identity:
+                    if (found.st_dev, found.st_ino) == self.identity:
                         return COPIED_OVER
                     self._descriptor = -1  # the application closed it, and opened something else
             except OSError:  # the application closed it
@@ -189,7 +210,7 @@ def stale_wal(path: str, *, ours: bool = True) -> bool:
             return False
     except OSError:
         return False
-    for descriptor in descriptors_of(identity(path)):
+    for descriptor in open_files().get(identity(path), ()):
         with suppress(OSError):
             header = os.pread(descriptor, 72, 0)
             return header != b"" and not _in_wal_mode(header, ours=ours)
@@ -202,22 +223,25 @@ def _in_wal_mode(header: bytes, *, ours: bool = True) -> bool:
     return header[18:20] == b"\2\2" and known and header.startswith(MAGIC)
 
 
-def descriptors_of(wanted: Identity | None, most: int = MANY_DESCRIPTORS) -> list[int]:
-    """The descriptors that this process has open on a file.
+OpenFiles = Mapping[Identity | None, Sequence[int]]
+"""The descriptors that this process has open on a file; None is no file's identity."""
 
-    ``[]`` if they cannot be listed, or are more than ``most``. On Linux only: there, what is written to a
-    mapped file is at once visible to every read.
+
+def open_files() -> OpenFiles:
+    """The descriptors that this process has open on each file.
+
+    ``{}`` if they cannot be listed, or are more than ``MANY_DESCRIPTORS``. On Linux only: there, what is
+    written to a mapped file is at once visible to every read.
     """
-    found: list[int] = []
+    found: dict[Identity | None, list[int]] = {}
     try:
-        names = os.listdir("/proc/self/fd") if sys.platform == "linux" and wanted is not None else []
+        names = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
     except OSError:
         return found
-    for name in names if len(names) <= most else ():
+    for name in names if len(names) <= MANY_DESCRIPTORS else ():
         try:
             status = os.fstat(int(name))
-            if (status.st_dev, status.st_ino) == wanted:
-                found.append(int(name))
+            found.setdefault((status.st_dev, status.st_ino), []).append(int(name))
         except OSError:  # the descriptor that listdir() itself used
             pass
     return found

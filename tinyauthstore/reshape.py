@@ -1,4 +1,4 @@
-"""How a SQLite file comes to fit the models that open it.
+"""How a SQLite file comes to fit the models that open it, and what shelves have in common with that.
 
 ``Changes`` compares the two. Whatever loses nothing it can ``make``, in the transaction of its caller:
 tables, columns and indexes that are missing, a column that must allow None or no longer does, values for rows
@@ -8,13 +8,14 @@ from before a field, and what version 1 of the schema lacked. A column of anothe
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .models import NORMAL_FORMS, USER, VERIFICATION_TOKEN, Field
 from .rows import IN_PYTHON
 from .encodings import codec_of
+from .errors import warn
 from .schema import USER_VERSION, quoted
 from .statements import Compiled, Statements, Stored, kind_of
 
@@ -36,7 +37,33 @@ NOT_ASCII = "{0} GLOB '*[^ -~]*' OR length({0}) != length(CAST({0} AS BLOB))"
 
 
 class Collision(Exception):
-    """Two users would have one address."""
+    """Two users of version 1, with these ids, would have one address."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(
+            f"cannot be converted to version {USER_VERSION}: the users {one!r} and {other!r} would have the"
+            " same e-mail address; change or delete one of them with the version that wrote the file"
+        )
+
+
+def tell_rekeyed(path: str, users: Sequence[str]) -> None:
+    """Log the ids of the users, if any, whose addresses are looked up otherwise than before."""
+    if users:
+        warn(
+            "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
+            " normal form than before: %s",
+            path, USER_VERSION, ", ".join(map(repr, users)),
+        )  # fmt: skip
+
+
+def email_key_of_version_1(email: str) -> str | None:
+    """The normal form that version 1 gave an address: NFKC. SQLite files have it; shelves do not."""
+    try:
+        email.encode()
+    except UnicodeEncodeError:
+        return None
+    lower = unicodedata.normalize("NFKC", email).lower()
+    return unicodedata.normalize("NFKC", lower).strip() or None
 
 
 class Present(NamedTuple):
@@ -60,9 +87,8 @@ class Changes:
         self.wrong: list[str] = []
         self.steps: list[Callable[[], object]] = []
         self._rekeyed: list[str] = []
-        self._present = {(table, name.lower()): Present(name, *rest) for table, name, *rest in run(INSPECT)}
+        self._present = {(row[0], row[1].lower()): row for row in run(INSPECT)}  # by table and name
         self._tables = {table for table, _ in self._present}
-        self._kinds: dict[tuple[str, str], str] = {}
         version = USER_VERSION if schema.foreign else run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
@@ -70,12 +96,10 @@ class Changes:
             self.missing.append(
                 f"what version {USER_VERSION} of the schema added to version {version} ({what})"
             )
+        self._kinds_table = schema.kinds
         ours = [table for table in schema.tables.values() if table.ours]
         if ours and schema.kinds not in self._tables:
             self._add(None if self._converted else f"table {schema.kinds}", schema.create_kinds)
-        elif ours:
-            kinds = run(f"SELECT table_name, field, kind FROM {schema.kinds}")
-            self._kinds = {(table, field.lower()): kind for table, field, kind in kinds}
         for table in ours:
             self._compare(table)
             if self._converted and table.entity in (USER, VERIFICATION_TOKEN):
@@ -88,12 +112,7 @@ class Changes:
 
     def tell(self, path: str) -> None:
         """Log whose look-ups have changed. To be called when the changes are committed."""
-        if self._rekeyed:
-            logging.getLogger("tinyauthstore").warning(
-                "%s was converted to version %d: the e-mail addresses of these users are looked up by another"
-                " normal form than before: %s",
-                path, USER_VERSION, ", ".join(map(repr, self._rekeyed)),
-            )  # fmt: skip
+        tell_rekeyed(path, self._rekeyed)
 
     def _add(self, what: str | None, *statements: str) -> None:
         self.steps += [functools.partial(self._run, sql) for sql in statements]
@@ -105,25 +124,36 @@ class Changes:
     def _compare(self, table: Statements) -> None:
         name = table.name
         if name not in self._tables:
-            self._add(f"table {name}", *table.create())
+            self._mend(f"table {name}", functools.partial(self._create, table))
             return
         for column in table.columns:
-            present = self._present.get((name, column.name.lower()))
-            if present is None:
+            row = self._present.get((name, column.name.lower()))
+            if row is None:
                 self._add(f"column {name}.{column.name} ({column.definition})", table.add_column(column))
                 if (f := column.custom) is not None:
                     self._add(None, table.record_kind(f))
                     if column.each_its_own:
                         self.steps.append(functools.partial(self._fill, table, f, f.name))
-            elif column.custom is not None:
+                continue
+            _, spelt, sql_type, not_null, default = row
+            if column.custom is not None:
+                present = Present(spelt, sql_type, not_null, default)
                 self._compare_custom(table, column, column.custom, present)
-            elif present.sql_type != column.sql_type:
+            elif sql_type != column.sql_type:
                 self.wrong.append(
-                    f"column {name}.{column.name} is {present.sql_type}, the model needs {column.sql_type}"
+                    f"column {name}.{column.name} is {sql_type}, the model needs {column.sql_type}"
                 )
         for index, statement in table.indexes().items():
             if (name, f"index {index}".lower()) not in self._present:
                 self._add(f"index {index}", statement)
+
+    @functools.cached_property
+    def _kinds(self) -> dict[tuple[str, str], str]:
+        """What is recorded of custom fields; asked for when a model has one."""
+        if self._kinds_table not in self._tables:
+            return {}
+        kinds = self._run(f"SELECT table_name, field, kind FROM {self._kinds_table}")
+        return {(table, field.lower()): kind for table, field, kind in kinds}
 
     def _compare_custom(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
         name, where = table.name, f"column {table.name}.{present.name}"
@@ -166,6 +196,10 @@ class Changes:
         self.steps.append(step)
 
     # -- mending
+
+    def _create(self, table: Statements) -> None:
+        for statement in table.create():
+            self._run(statement)
 
     def _rebuild(self, table: Statements, column: Stored, f: Field, present: Present) -> None:
         """Put a column with another definition into the old one's place; all else about the table stays.
@@ -222,11 +256,7 @@ class Changes:
             self._run("UPDATE users SET email_key = NULL WHERE id = ?", (user_id,))
         for user_id, new in changed:
             for (other,) in self._run("SELECT id FROM users WHERE email_key = ?", (new,)):
-                raise Collision(
-                    f"cannot be converted to version {USER_VERSION}: the users {other!r} and {user_id!r}"
-                    " would have the same e-mail address; change or delete one of them with the version that"
-                    " wrote the file"
-                )
+                raise Collision(other, user_id)
             self._run("UPDATE users SET email_key = ? WHERE id = ?", (new, user_id))
         self._rekeyed = [user_id for user_id, _ in changed]
 

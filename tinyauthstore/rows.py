@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,16 @@ _ABSENT = object()
 
 IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind in KINDS.items()}
 """What a field's type is called, by the name of its kind."""
+
+
+def _compiled(model: Any) -> Callable[..., Any]:
+    return _filler(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _filler(model: Any) -> Callable[..., Any]:
+    """Once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
+    return filler(model)
 
 
 class Rows:
@@ -32,7 +43,7 @@ class Rows:
         self._normal = [(i, f, NORMAL_FORMS[f]) for i, f in parts if f in NORMAL_FORMS]
         self._digest = next((i for i, f in parts if f in entity.withheld), None)
         self._names = [f.name for f in fields_of(model)]
-        self._make = filler(model)
+        self._make = _compiled(model)
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
         ours = {f.name for f in fields_of(entity.record)}
@@ -69,13 +80,17 @@ class Rows:
             columns[name] = self._column(f, [row.pop(name, _ABSENT) for row in fields], fields)
         for i, name, normal in self._normal:
             parts[i] = [self._filed(*pair, normal) for pair in zip(parts[i], columns[name])]
-        return zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+        found = zip(zip(*parts), map(self._make, *(columns[name] for name in self._names)), fields)
+        return (one for one in found if None not in one[0]) if self._normal else found
 
-    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str:
-        """What a row goes by, whose key has the normal form of a value; an earlier version had another."""
+    def _filed(self, old: str, value: str, normal: Callable[[str], str | None]) -> str | None:
+        """What a row goes by, whose key has the normal form of a value; an earlier version had another.
+
+        None if there is none any more: nobody can ask for such a row, so it is left out.
+        """
         new = normal(value)
-        self.made += new not in (None, old)
-        return old if new is None else new
+        self.made += new != old
+        return new
 
     def kinds(self, recorded: dict[str, Any]) -> dict[str, Any]:
         """What is to be recorded of custom fields, the present model's and others: kind and default.

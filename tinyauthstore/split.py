@@ -20,7 +20,9 @@ from .contract import (
     refuse_to_copy,
 )
 from .errors import NotFoundError
-from .models import Purged, Session, SessionAndUser, User, email_key
+from .models import (
+    SESSION, VERIFICATION_TOKEN, Counts, Entity, Purged, Session, SessionAndUser, User, email_key,
+)
 from .transactions import Transaction
 
 if TYPE_CHECKING:
@@ -81,11 +83,13 @@ class SplitAdapter(Adapter):
 
     Several processes may share the users' file while each keeps sessions in its own memory: a user whom one
     process deletes is signed out in all. But the sessions stay in memory until they expire, so never give a
-    deleted user's id to another one (ids that the store makes are never used twice).
+    deleted user's id to another one (ids that the store makes are never used twice); ``count()`` counts them.
 
     A session store that has users too, as all of this package's do, is given a user with the same id for each
     session's user, and nothing else: it learns no address and no name. A store that has only sessions is
     given no user, and the user that its ``get_session_and_user`` returns is ignored.
+
+    It has neither ``path`` nor ``backup``, as it may lie in several places: ask the stores that it was given.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class SplitAdapter(Adapter):
 
     create_user = by_name(_of("_users", UserStore.create_user))
     get_user = _of("_users", UserStore.get_user)
+    list_users = by_name(_of("_users", UserStore.list_users))
     get_user_by_email = _of("_users", UserStore.get_user_by_email)
     get_user_by_account = by_name(_of("_users", UserStore.get_user_by_account))
     update_user = _of("_users", UserStore.update_user)
@@ -208,11 +213,29 @@ class SplitAdapter(Adapter):
     get_authenticator = _of("_users", AuthenticatorStore.get_authenticator)
     list_authenticators_by_user_id = _of("_users", AuthenticatorStore.list_authenticators_by_user_id)
     update_authenticator_counter = _of("_users", AuthenticatorStore.update_authenticator_counter)
+    update_authenticator = _of("_users", AuthenticatorStore.update_authenticator)
+    delete_authenticator = _of("_users", AuthenticatorStore.delete_authenticator)
+
+    def _home(self, entity: Entity) -> Any:
+        """The ``BaseAdapter`` in which these records lie; None if it is something else."""
+        store = {SESSION: self._sessions, VERIFICATION_TOKEN: self._verification}.get(entity, self._users)
+        home = getattr(store, "_home", None)
+        return None if home is None else home(entity)
 
     # -- all stores, or those that have the method
 
     def _with(self, name: str) -> list[Any]:
         return [store for store in self._stores if _has(store, name)]
+
+    def count(self) -> Counts:
+        # A session whose user another process has deleted is counted until it expires: to tell, all would have to
+        # be read.
+        users, sessions, verification = (
+            _method_of(store, "count")() for store in (self._users, self._sessions, self._verification)
+        )
+        return Counts(
+            users.users, users.accounts, sessions.sessions, verification.verification_tokens, users.authenticators
+        )
 
     def purge_expired(self, *, limit: int | None = None) -> Purged:
         # Each kind of record is in one store, so each store may remove as many as the limit allows.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from .clock import FIRST, LAST, plain
 from .encodings import CODECS, Codec, codec_of, codec_of_members, to_microseconds
-from .errors import InvalidFieldError
+from .errors import InvalidFieldError, warn
 from .models import (
     ACCOUNT, ENTITIES, MAX_KEY_LENGTH, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN,
     Entity, Field, Record, SessionAndUser, dump_json, fields_of, filler, session_id,
@@ -37,6 +36,16 @@ SOME_TIME = plain(2026, 1, 1)
 
 _left_out: set[str] = set()
 """What providers sent that had no column: of each name, one warning in a process."""
+
+
+def beyond(prefix: str) -> str | bytes:
+    """What is greater, as SQLite compares, than every text that begins with ``prefix``, and than no other one
+    that is greater than these."""
+    while prefix:
+        prefix, last = prefix[:-1], ord(prefix[-1]) + 1
+        if last <= 0x10FFFF:
+            return prefix + chr(0xE000 if 0xD800 <= last < 0xE000 else last)  # UTF-8 has no surrogates
+    return b""  # any text is less than any blob
 
 
 def literal(value: Any) -> str:
@@ -72,6 +81,22 @@ def _text(cell: Any) -> str:
     if not isinstance(cell, str):
         raise TypeError("no text")
     return cell
+
+
+CONTAINS = "LIKE ? ESCAPE '!'"
+"""The SQL condition that a text has another in it, whatever the case of its letters. See ``containing``."""
+
+BEYOND_ASCII = "length({0}) != length(CAST({0} AS BLOB))"
+"""The SQL condition that a text has characters beyond ASCII."""
+
+
+def containing(text: str) -> str:
+    """The parameter of ``CONTAINS`` that finds every address whose normal form has an ASCII text in it.
+
+    Blanks around it and the case of its letters are all that may differ: no other character becomes one in ASCII.
+    This takes a seventh of the time of ``lower(trim(...))``.
+    """
+    return "%" + re.sub("[!%_]", r"!\g<0>", text) + "%"
 
 
 class Stored(NamedTuple):
@@ -122,7 +147,8 @@ class Statements:
         self.key = [name for name, _ in self._parts]
         self.indirect = any(name in NORMAL_FORMS and name not in table.normal for name in entity.key)
         self._encodes_keys = any(codec.encode is not None for _, codec in self._parts)
-        self._decodes_keys = any(codec.decode is not None for _, codec in self._parts)
+        self._key_length = len(self.key)
+        self._keys_are_stored = not (self.indirect or any(codec.decode is not None for _, codec in self._parts))
         self.group, self._group_codec = self._part(entity.group)
         self._scans_group = entity.group in NORMAL_FORMS and entity.group not in table.normal
         self._extra_group = self.group if entity.group in table.normal and self.group not in self.key else None
@@ -233,7 +259,7 @@ class Statements:
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
         group = f"{quoted(self.group)} = ?"
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()}"
+        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {keys}"
         self.insert = self._insert(inserted) + returning
         self.insert_without_key = self._insert(inserted[len(self.key) :]) + returning
         changed = ", ".join(f"{quoted(column)} = ?" for column in (*written, *always))
@@ -306,14 +332,54 @@ class Statements:
             if self._group_codec.decode is not None and self._group_codec.encode is not None:
                 where, parameters = "", []
             elif group.isascii():
-                # Its normal form is what is stored, but for blanks around it and the case of letters in ASCII:
-                # nothing else becomes a part of it. LIKE takes a seventh of the time of lower(trim(...)).
-                where = f"{column} LIKE ? ESCAPE '!'"
-                parameters = ["%" + re.sub("[!%_]", r"!\g<0>", group) + "%"]
+                where, parameters = f"{column} {CONTAINS}", [containing(group)]
             else:
-                where = f"({column} = ? OR length({column}) != length(CAST({column} AS BLOB)))"
+                where = f"({column} = ? OR {BEYOND_ASCII.format(column)})"
             keys = ", ".join([*map(quoted, self.key), *self.cells])
             yield f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(where)}", parameters
+
+    def page(self, after: Sequence[Any] | None, limit: int, prefix: str | None) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._page``, each row with key and cells; and its parameters.
+
+        ``after`` is a key's place. Where the file has no normal forms, a ``prefix`` finds more rows than it
+        should, without a limit.
+        """
+        keys = ", ".join(map(quoted, self.key))
+        conditions: list[str] = []
+        given: list[Any] = []
+        if after is not None:
+            # With a plus, SQLite goes by the index over the group, and not through all records in the key's order.
+            compared = ", ".join(f"+{quoted(part)}" if prefix else quoted(part) for part in self.key)
+            conditions.append(f"({compared}) > ({', '.join('?' * len(self.key))})")
+            given += after
+        group = quoted(self.group)
+        if prefix == "":
+            conditions.append(f"{group} IS NOT NULL")
+        elif prefix is not None and not self._scans_group:
+            conditions.append(f"{group} >= ? AND {group} < ?")
+            given += [prefix, beyond(prefix)]
+        elif prefix is not None and self._group_codec.decode is None:
+            if prefix.isascii():
+                conditions.append(f"{group} {CONTAINS}")
+                given.append(containing(prefix))
+            else:
+                conditions.append(BEYOND_ASCII.format(group))
+        where = self.condition(" AND ".join(conditions))
+        limit = -1 if prefix is not None and self._scans_group else limit
+        sql = f"SELECT {keys}, {', '.join(self.cells)} FROM {quoted(self.name)} WHERE {where}"
+        return f"{sql} ORDER BY {keys} LIMIT ?", [*given, limit]
+
+    def count(self, later: Mapping[str, datetime]) -> tuple[str, list[Any]]:
+        """The query for ``BaseAdapter._count``, and its parameters."""
+        conditions, given = [], []
+        for name, moment in later.items():
+            if (column := self._columns[name]) is not None:
+                may_be_null = next(f.optional for f in self.stored if f.name == name)
+                later_than = f"{quoted(column.name)} > ?"
+                conditions.append(f"({later_than} OR {quoted(column.name)} IS NULL)" if may_be_null else later_than)
+                given.append(self._codecs[name].stored(moment))
+        where = self.condition(" AND ".join(conditions))
+        return f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}", given
 
     def group_parameters(self, group: str) -> Sequence[Any] | None:
         """The parameters of ``delete_group``; None if no row can have that group."""
@@ -329,7 +395,7 @@ class Statements:
 
     def key_of(self, row: Sequence[Any], record: Any) -> tuple[Any, ...]:
         """The key of a row that begins with the key's columns, as the rules made it."""
-        if not (self._decodes_keys or self.indirect):
+        if self._keys_are_stored:
             return tuple(row[: len(self.key)])
         parts = []
         for name, (_, codec), cell in zip(self.entity.key, self._parts, row):
@@ -338,6 +404,14 @@ class Statements:
             else:
                 parts.append(cell if codec.decode is None else codec.decode(cell))
         return tuple(parts)
+
+    def pair(self, row: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
+        """Key and record of a row that begins with the key's columns."""
+        parts = self._key_length
+        record = self.fill(*row[parts:])
+        if self._keys_are_stored:
+            return row[:parts], record  # type: ignore[return-value]
+        return self.key_of(row, record), record
 
     # -- rows
 
@@ -426,7 +500,7 @@ class Statements:
         for name in value if f.name == "extra" else [f.name]:
             if name not in _left_out:
                 _left_out.add(name)
-                logging.getLogger("tinyauthstore").warning(
+                warn(
                     "%s has no column that can hold %r, which a provider sent: it is left out", self.name, name
                 )
 
@@ -452,7 +526,7 @@ class Statements:
     @property
     def ordered(self) -> bool:
         """Whether SQL may compare what is in the column ``expires``."""
-        return self._codecs["expires"].ordered
+        return self._codecs["expires"].ordered and self.ours
 
     def holds(self, name: str) -> bool:
         """Whether a field of the model has a column."""
@@ -560,7 +634,7 @@ class Statements:
                 address = f"CASE WHEN instr({column}, '@') THEN lower(trim({column})) ELSE {column} END"
                 yield f"{quoted(self.group)} IS NOT {address}"
         elif f.rule is not None:
-            yield f"{column} NOT BETWEEN 0 AND {2**32 - 1}"
+            yield f"{column} NOT BETWEEN {0 if f.name == 'counter' else 1} AND {2**32 - 1}"  # COUNTER, ATTEMPTS
 
     def misfit(self, f: Field) -> str | None:
         """The SQL condition that a value, of the right SQL type, is none of the field's; None if all are."""
@@ -754,7 +828,10 @@ class Compiled:
 
     def _join(self, table: Statements, alias: str) -> str:
         user = self.tables[USER]
-        on = user.condition(f"u.{quoted(user.key[0])} = {alias}.{quoted(table.group)}", "u")
+        # Where the two columns are declared with unlike types (Kysely: varchar, uuid), a "+" lets SQLite use the
+        # index of users all the same: it takes the type from one side.
+        plus = "" if table.ours else "+"
+        on = user.condition(f"u.{quoted(user.key[0])} = {plus}{alias}.{quoted(table.group)}", "u")
         return f"FROM {quoted(table.name)} {alias} JOIN {quoted(user.name)} u ON {on}"
 
     def holds(self, entity: Entity, name: str) -> bool:
@@ -772,6 +849,9 @@ class Compiled:
 
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
 """The columns that a table has in the file, in the file's order, including those that no model names."""
+
+COLUMN = 'SELECT "notnull", dflt_value FROM pragma_table_info(?) WHERE name = ? COLLATE NOCASE'
+"""Whether a column must be filled, and its default."""
 
 DATA_VERSION = "PRAGMA data_version"
 """A number that changes when another connection has committed to the file."""

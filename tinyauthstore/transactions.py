@@ -149,11 +149,11 @@ class Block(Turn):
         """The block ends when ``manager`` is garbage, at the latest: Ctrl-C may prevent its ``__exit__``."""
         self.claims, self.waiting, self._freed = {}, 0, None  # super().__init__() takes three times as long
         self.store: Owner | None = store
-        self.outer = outer = innermost(store)
+        self._around = around = _not_ended()
+        self.outer = outer = None if around is None else innermost(store)
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.thread = threading.get_ident()
         self._place = store._turn if outer is None else outer
-        self._around = _not_ended()
         # Not a __del__, which would run at the end of every block: a Ctrl-C that comes inside one is lost.
         self._dropped: object = weakref.ref(manager, self._end_without_manager)
 

@@ -57,6 +57,7 @@ WRITES: dict[str, Call] = {
     "update_authenticator_counter": lambda a, credential_id="ada-1", counter=9: (
         a.update_authenticator_counter(credential_id, counter)
     ),
+    "update_authenticator": lambda a, credential_id="ada-1", **f: a.update_authenticator(credential_id, **f),
 }
 """The methods that take fields, with a value for each required one, in a ``Household``."""
 
@@ -86,6 +87,9 @@ MISSING = {
     "create_authenticator": ("create_authenticator", {"user_id": NOBODY}, "User"),
     "update_authenticator_counter": (
         "update_authenticator_counter", {"credential_id": NOBODY}, "Authenticator"
+    ),
+    "update_authenticator": (
+        "update_authenticator", {"credential_id": NOBODY, "transports": "nfc"}, "Authenticator"
     ),
 }
 """Writes that need a record which does not exist, and the model that the error names."""
@@ -119,10 +123,15 @@ UNSTORABLE = [
     ),
     ("create_verification_token", "VerificationToken", "token", KEYS),
     ("create_verification_token", "VerificationToken", "expires", MOMENTS),
+    ("create_verification_token", "VerificationToken", "attempts", (0, -1, 2**32, True, 1.0, "1")),
     ("create_authenticator", "Authenticator", "credential_id", (*KEYS, None)),
     ("create_authenticator", "Authenticator", "counter", COUNTERS),
     ("create_authenticator", "Authenticator", "credential_backed_up", (1, "yes", None)),
     ("update_authenticator_counter", "Authenticator", "counter", COUNTERS),
+    ("update_authenticator", "Authenticator", "counter", COUNTERS),
+    ("update_authenticator", "Authenticator", "provider_account_id", (*KEYS, None)),
+    ("update_authenticator", "Authenticator", "credential_backed_up", (1, "yes", None)),
+    ("update_authenticator", "Authenticator", "credential_public_key", (5, None, SURROGATE)),
 ]
 """Writes, the model and field they concern, and values that these cannot hold."""
 
@@ -137,8 +146,10 @@ NOT_GIVEN = [
     ("update_session", "created_at", "expires"),
     ("update_session", "user_id", "expires"),
     ("update_session", "id", "expires"),
-    ("create_verification_token", "purpose", "identifier token expires"),
+    ("create_verification_token", "purpose", "identifier token expires attempts"),
     ("create_authenticator", "nickname", "user_id credential_id provider_account_id counter transports"),
+    ("update_authenticator", "nickname", "provider_account_id counter transports"),
+    ("update_authenticator", "user_id", "provider_account_id counter transports"),
 ]
 """Writes, a field that is unknown or cannot be given there, and those that can."""
 
@@ -173,12 +184,17 @@ LOOKUPS: dict[str, Call] = {
     "delete_verification_tokens": lambda a, x: a.delete_verification_tokens(x),
     "get_authenticator": lambda a, x: a.get_authenticator(x),
     "list_authenticators_by_user_id": lambda a, x: a.list_authenticators_by_user_id(x),
+    "delete_authenticator": lambda a, x: a.delete_authenticator(x),
 }
 """Every argument that a stranger may choose, in a ``Household``."""
 
 CALLS: dict[str, Call] = {
     **{name: (lambda a, call=call: call(a, "x")) for name, call in LOOKUPS.items()},
     **WRITES,
+    "list_users": lambda a: a.list_users(),
+    "list_users, nothing": lambda a: a.list_users(limit=0),
+    "list_users, unstorable": lambda a: a.list_users(after=SURROGATE, email_prefix=SURROGATE),
+    "count": lambda a: a.count(),
     "purge_expired": lambda a: a.purge_expired(),
     "transaction": lambda a: a.transaction().__enter__(),
     "snapshot": lambda a: a.snapshot(),
@@ -547,7 +563,7 @@ class CustomModelContract(Contract):
         returned = {
             "user": lambda: [
                 a.get_user(user_id), a.get_session_and_user("one").user, a.update_user(user_id, email="a@b"),
-                a.get_user_by_email("a@b"), a.delete_user(user_id),
+                a.get_user_by_email("a@b"), *a.list_users(), *a.list_users(email_prefix="a"), a.delete_user(user_id),
             ],
             "session": lambda: [
                 *a.list_sessions(user_id), a.touch_session("one"), a.update_session("one", expires=FAR),
@@ -555,6 +571,7 @@ class CustomModelContract(Contract):
             ],
             "authenticator": lambda: [
                 *a.list_authenticators_by_user_id(user_id), a.update_authenticator_counter("credential", 9),
+                a.update_authenticator("credential", transports="nfc"), a.delete_authenticator("credential"),
             ],
         }[name]()
         for record in returned:

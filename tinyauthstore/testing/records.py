@@ -13,6 +13,7 @@ from ..errors import ConflictError, CounterRegressionError, NotFoundError
 from ..models import Account, Authenticator, User
 from .tools import (
     FAR,
+    HUGE,
     NOBODY,
     OTHER_ADDRESS,
     SAME_ADDRESS,
@@ -76,6 +77,110 @@ class UserContract(Contract):
     def test_ids_come_from_new_id_when_it_is_given(self, build: Call) -> None:
         """So that tests and applications decide what an id looks like."""
         assert build(new_id=iter(["one", "two"]).__next__).create_user().id == "one"
+
+    def test_users_are_listed_by_id(self, store: Any) -> None:
+        """In the order of code points everywhere, which is not that of UTF-16 or of a dictionary."""
+        ids = ["B", "a", "a\0", "a b", "aa", "b", "z", "\u00e9", "\ud7ff", "\ue000", "\uffff", "\U0001f984"]
+        for user_id in reversed(ids):
+            store.create_user(id=user_id, name=repr(user_id))
+        assert [user.id for user in store.list_users()] == ids
+        assert [*store.list_users(limit=1)] == [store.get_user("B")]
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100, 10**30])
+    def test_pages_of_users_join_without_a_gap(self, store: Any, limit: int) -> None:
+        """Each page begins after the last id of the one before it."""
+        ids = sorted(f"{i}" for i in range(7))
+        for user_id in ids:
+            store.create_user(id=user_id)
+        seen: list[str] = []
+        while page := store.list_users(limit=limit, after=seen[-1] if seen else None):
+            assert len(page) <= limit
+            assert {user.id for user in page}.isdisjoint(seen), "a user is on two pages"
+            seen += [user.id for user in page]
+        assert seen == ids
+
+    def test_a_page_begins_after_a_user_who_is_gone(self, store: Any) -> None:
+        """What was the last of a page may be deleted before the next one is asked for."""
+        for user_id in "abc":
+            store.create_user(id=user_id)
+        store.delete_user("b")
+        assert [user.id for user in store.list_users(after="b")] == ["c"]
+        assert [user.id for user in store.list_users(after="")] == ["a", "c"]
+        assert store.list_users(after="c") == []
+
+    def test_a_page_shows_what_was_written_since_the_last_one(self, store: Any) -> None:
+        """Who came after the last id is on the next page; who changed is shown as changed."""
+        store.create_user(id="a"), store.create_user(id="c")
+        assert [user.id for user in store.list_users()] == ["a", "c"]
+        store.create_user(id="b"), store.update_user("c", name="new")
+        assert [(user.id, user.name) for user in store.list_users(after="a")] == [("b", None), ("c", "new")]
+
+    def test_no_users_are_an_empty_list(self, store: Any) -> None:
+        """Absence is an answer; so is a page of nothing."""
+        assert store.list_users() == []
+        store.create_user()
+        assert store.list_users(limit=0) == []
+
+    @pytest.mark.parametrize("limit", [-1, 1.5, "1", None, True])
+    def test_a_page_that_is_no_count_is_refused(self, store: Any, limit: Any) -> None:
+        """It is a programmer's mistake."""
+        with pytest.raises((ValueError, TypeError)):
+            store.list_users(limit=limit)
+
+    @each(
+        {
+            "spelling": ("Ada", "ada@example.com", True),
+            "blanks around": (" ADA@example.com ", "ada@example.com", True),
+            "composed and combining": ("zoe\u0308", "zo\u00eb@example.com", True),
+            "capital beyond ASCII": ("\u00d6", "\u00f6@example.com", True),
+            "whole address": ("ada@example.com", "Ada@Example.COM", True),
+            "last code point": ("\U0010ffff", "\U0010ffff\U0010ffff@example.com", True),
+            "before the surrogates": ("\ud7ff", "\ud7ff@example.com", True),
+            "inside": ("da", "ada@example.com", False),
+            "more than there is": ("ada@example.com.", "ada@example.com", False),
+            "base of a composed letter": ("zoe", "zo\u00eb@example.com", False),
+            "neighbour": ("ada", "adb@example.com", False),
+            "neighbour of the last before the surrogates": ("\ud7ff", "\ue000@example.com", False),
+            "full-width letter": ("a", "\uff41da@example.com", False),
+            "any": ("%", "ada@example.com", False),
+            "one": ("_", "ada@example.com", False),
+            "several": ("*", "ada@example.com", False),
+        }
+    )
+    def test_users_are_listed_by_how_their_address_begins(self, store: Any, case: Any) -> None:
+        """Both in the normal form, by which addresses are looked up; no character stands for others."""
+        prefix, email, found = case
+        store.create_user(id="nobody")
+        user = store.create_user(id="one", email=email)
+        assert store.list_users(email_prefix=prefix) == [user] * found
+
+    def test_pages_of_users_whose_address_begins_alike(self, store: Any) -> None:
+        """By id, not by address, and no more than asked for."""
+        for number in range(5):
+            store.create_user(id=f"{number}", email=f"a{9 - number}@example.com")
+            store.create_user(id=f"{number} other", email=f"b{number}@example.com")
+        pages = [store.list_users(limit=2, after=after, email_prefix="A") for after in (None, "1", "3", "4")]
+        assert [[user.id for user in page] for page in pages] == [["0", "1"], ["2", "3"], ["4"], []]
+
+    @each({"half a character": SURROGATE, "NUL": "\0", "too long": "x" * 4097, "megabytes": "\u00e9" * HUGE})
+    def test_whatever_a_stranger_asks_for_a_page_is_a_list(self, store: Any, ada: User, case: Any) -> None:
+        """It comes from a URL; users after an id that nobody can have are those with greater ids."""
+        assert [*store.list_users(email_prefix=case), *store.list_users(after=case, email_prefix=case)] == []
+        greater = case != SURROGATE and ada.id > case
+        assert store.list_users(after=case) == [ada] * greater
+
+    @pytest.mark.parametrize("name", ["after", "email_prefix"])
+    def test_a_page_is_asked_for_by_text(self, store: Any, name: str) -> None:
+        """Anything else is a programmer's mistake."""
+        for value in (5, b"x"):
+            with pytest.raises(TypeError):
+                store.list_users(**{name: value})
+
+    @pytest.mark.parametrize("blank", ["", "  "])
+    def test_a_blank_prefix_lists_who_has_an_address(self, store: Any, ada: User, blank: str) -> None:
+        """Every address begins with nothing; who has none has no beginning."""
+        store.create_user()
+        assert store.list_users(email_prefix=blank) == [ada]
 
     @each(SAME_ADDRESS)
     def test_spellings_of_one_address_are_one_user(self, store: Any, case: Any) -> None:
@@ -432,3 +537,41 @@ class AuthenticatorContract(Contract):
             store.update_authenticator_counter("credential", after)
         assert (caught.value.stored, caught.value.given) == (before, after)
         assert store.get_authenticator("credential") == one
+
+    def test_an_authenticator_is_changed_in_the_fields_named(self, store: Any, ada: User) -> None:
+        """And in no other; None clears, nothing changes nothing."""
+        one = register(store, ada.id, counter=5, transports="usb")
+        changes: list[dict[str, Any]] = [
+            {}, {"credential_backed_up": False}, {"transports": None}, {"credential_public_key": "bmV3"},
+            {"provider_account_id": "new", "credential_device_type": "singleDevice"}, {"counter": 6},
+        ]
+        for change in changes:
+            one = dataclasses.replace(one, **change)
+            assert store.update_authenticator("credential", **change) == one
+            assert store.get_authenticator("credential") == one
+            assert store.list_authenticators_by_user_id(ada.id) == [one]
+
+    @pytest.mark.parametrize("before, after", [(1, 1), (2, 1), (1, 0)])
+    def test_a_change_beside_it_is_no_way_around_the_counter(
+        self, store: Any, ada: User, before: int, after: int
+    ) -> None:
+        """A counter that does not grow tells a cloned passkey here, too; nothing else is changed."""
+        one = register(store, ada.id, counter=before)
+        with pytest.raises(CounterRegressionError) as caught:
+            store.update_authenticator("credential", transports="nfc", counter=after)
+        assert (caught.value.stored, caught.value.given) == (before, after)
+        assert store.get_authenticator("credential") == one
+
+    def test_an_authenticator_that_does_not_count_can_be_changed(self, store: Any, ada: User) -> None:
+        """0 → 0 is legal. WebAuthn § 6.1.1"""
+        register(store, ada.id, counter=0)
+        assert store.update_authenticator("credential", counter=0, transports="nfc").transports == "nfc"
+
+    def test_deleting_returns_the_authenticator_once(self, store: Any, ada: User) -> None:
+        """The second time there is none; the user and the other passkeys stay; the credential is free."""
+        one, other = register(store, ada.id, "1"), register(store, ada.id, "2")
+        assert store.delete_authenticator("1") == one
+        assert store.delete_authenticator("1") is store.get_authenticator("1") is None
+        assert store.list_authenticators_by_user_id(ada.id) == [other]
+        assert store.get_user(ada.id) == ada
+        assert register(store, ada.id, "1") == one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from ..errors import AuthStoreError, ClosedError, ConflictError, CounterRegressionError, NotFoundError
-from ..models import Account, Purged, User, VerificationToken
+from ..models import Account, Counts, Purged, User, VerificationToken
 from .border import (
     CALLS,
     CONFLICTS,
@@ -90,9 +91,14 @@ class TransactionContract(Contract):
             "delete_session": lambda a: a.delete_session("ada-1-session"),
             "revoke_sessions": lambda a: a.revoke_sessions("ada"),
             "create_verification_token": lambda a: a.create_verification_token(identifier="ada@example.com"),
+            "create_verification_token, a code": lambda a: a.create_verification_token(
+                identifier="ada@example.com", token="123456", attempts=5
+            ),
             "delete_verification_tokens": lambda a: a.delete_verification_tokens("ada@example.com"),
             "create_authenticator": lambda a: register(a, "ada"),
             "update_authenticator_counter": lambda a: a.update_authenticator_counter("ada-1", 9),
+            "update_authenticator": lambda a: a.update_authenticator("ada-1", transports="nfc"),
+            "delete_authenticator": lambda a: a.delete_authenticator("ada-1"),
             "restore": lambda a: [a.delete_user("ada"), a.restore(a.snapshot())],
         }
     )
@@ -296,6 +302,47 @@ class LifecycleContract(Contract):
             store.create_session(user_id=user_id)
         assert undone(store, store.purge_expired).sessions == 0
 
+    def test_an_empty_store_counts_zeros(self, store: Any) -> None:
+        """By name and by position."""
+        counts = store.count()
+        assert counts == (0, 0, 0, 0, 0)
+        assert isinstance(counts, Counts)
+
+    def test_each_kind_is_counted(self, store: Any, home: Household) -> None:
+        """What was deleted is not."""
+        link(store, "ada", "another"), register(store, "ada", "one more"), register(store, "ada", "another")
+        store.create_session(user_id="grace")
+        assert store.count() == Counts(
+            users=2, accounts=7, sessions=7, verification_tokens=6, authenticators=8
+        )
+        store.delete_user("grace")
+        assert store.count() == (1, 4, 3, 3, 5)
+
+    def test_what_is_counted_is_live(self, aging: Any) -> None:
+        """What has expired, at this very moment too, is absent, whether it was purged or not."""
+        assert aging.count() == (1, 0, 2, 2, 0)
+        aging.purge_expired()
+        assert aging.count() == (1, 0, 2, 2, 0)
+
+    def test_sessions_beyond_the_absolute_age_are_not_counted(self, build: Call, clock: FrozenClock) -> None:
+        """Nor are they anywhere else, whatever ``expires`` says."""
+        store = build(clock=clock, session_absolute_age=DAY)
+        user_id = store.create_user().id
+        store.create_session(user_id=user_id)
+        clock.tick(hours=1)
+        store.create_session(user_id=user_id)
+        clock.tick(hours=23, microseconds=-1)
+        assert store.count().sessions == 2
+        clock.tick(microseconds=1)
+        assert store.count().sessions == len(store.list_sessions(user_id)) == 1
+
+    def test_a_count_inside_a_transaction_sees_its_writes(self, store: Any, home: Household) -> None:
+        """And the pages of users do."""
+        assert undone(store, lambda: [store.delete_user("ada"), store.count()])[1] == (1, 3, 3, 3, 3)
+        assert [user.id for user in undone(store, lambda: [store.delete_user("ada"), store.list_users()])[1]] == ["grace"]
+        assert store.count() == (2, 6, 6, 6, 6)
+        assert len(store.list_users()) == 2
+
     def test_a_snapshot_brings_everything_back(self, store: Any, home: Household) -> None:
         """Exactly, as often as one likes, and tokens still sign in."""
         before, snapshot = home.state(), store.snapshot()
@@ -469,6 +516,13 @@ class ConcurrencyContract(Contract):
         assert len(winners) == 1, f"of {CROWD} one wins, the others get {lost.__name__}; not so {winners}"
         assert not isinstance(winners[0], Exception), winners
         assert problems(home.store) == []
+
+    def test_every_guess_at_a_code_is_counted(self, store: Any) -> None:
+        """Thirty-two at once; or each thread that reads "four left" has four guesses. [better-auth#2146]"""
+        code = store.create_verification_token(identifier="x", token="123456", attempts=CROWD + 1)
+        guess = {"identifier": "x", "token": "wrong"}
+        assert race(CROWD, lambda i: store.use_verification_token(**guess)) == [None] * CROWD
+        assert use(store, code) == dataclasses.replace(code, attempts=1)
 
     def test_a_raced_account_belongs_to_the_winner(self, store: Any) -> None:
         """One provider account, one owner, whoever came second."""

@@ -483,6 +483,79 @@ class VerificationContract(Contract):
         assert use(store, again) == again
         assert use(store, again) is None
 
+    def test_a_code_works_once(self, store: Any) -> None:
+        """As any other token does."""
+        code = store.create_verification_token(identifier="ada@example.com", token="123456", attempts=5)
+        assert code.attempts == 5
+        assert use(store, code) == code
+        assert use(store, code) is None
+
+    @pytest.mark.parametrize("attempts", [1, 2, 5])
+    def test_a_code_dies_of_so_many_wrong_tokens(self, store: Any, attempts: int) -> None:
+        """A million codes are soon tried. The last but one leaves it alive, and it says what is left. ASVS 6.6.3"""
+        for wrong in range(attempts + 1):
+            code = store.create_verification_token(identifier="ada@example.com", token="123456", attempts=attempts)
+            for i in range(wrong):
+                assert store.use_verification_token(identifier="ADA@example.com", token=f"wrong {i}") is None
+            left = dataclasses.replace(code, attempts=attempts - wrong) if wrong < attempts else None
+            assert use(store, code) == left, f"after {wrong} wrong tokens of {attempts}"
+
+    def test_a_wrong_token_counts_for_its_identifiers_code_only(self, store: Any) -> None:
+        """Else one could have every code die by guesses at nobody's."""
+        code = store.create_verification_token(identifier="ada@example.com", token="123456", attempts=1)
+        for identifier in ("grace@example.com", "ada@example.org", "ada", ""):
+            assert store.use_verification_token(identifier=identifier, token="wrong") is None
+        assert use(store, code) == code
+
+    def test_wrong_tokens_are_no_harm_to_a_token_that_is_no_code(self, store: Any) -> None:
+        """Or anybody could make a link that is on its way useless."""
+        token = store.create_verification_token(identifier="ada@example.com")
+        code = store.create_verification_token(identifier="ada@example.com", token="123456", attempts=1)
+        for _ in range(50):
+            assert store.use_verification_token(identifier="ada@example.com", token="wrong") is None
+        assert use(store, code) is None
+        assert token.attempts is None and use(store, token) == token
+
+    def test_a_right_token_does_not_count_as_a_wrong_one(self, timed: Any, clock: FrozenClock) -> None:
+        """Neither a link, nor one that is followed too late."""
+        late = timed.create_verification_token(identifier="x", expires=START)
+        link = timed.create_verification_token(identifier="x")
+        code = timed.create_verification_token(identifier="x", token="123456", attempts=1)
+        assert use(timed, late) is None
+        assert use(timed, link) == link
+        assert use(timed, code) == code
+
+    def test_the_newest_code_replaces_the_identifiers_others(self, store: Any) -> None:
+        """However it is spelt: each that goes on living is another chance to guess. Links stay. [better-auth#2146]"""
+        link = store.create_verification_token(identifier="ada@example.com")
+        grace = store.create_verification_token(identifier="grace@example.com", token="1", attempts=1)
+        old = store.create_verification_token(identifier="ada@example.com", token="1", attempts=9)
+        new = store.create_verification_token(identifier="ADA@example.com", token="2", attempts=2)
+        assert use(store, old) is None
+        assert use(store, new) == dataclasses.replace(new, attempts=1)
+        assert (use(store, link), use(store, grace)) == (link, grace)
+
+    def test_a_code_that_is_sent_again_has_all_its_attempts(self, store: Any) -> None:
+        """It is a new one, with the same digits by chance."""
+        for _ in range(2):
+            code = store.create_verification_token(identifier="x", token="123456", attempts=2)
+            assert store.use_verification_token(identifier="x", token="wrong") is None
+        assert use(store, code) == dataclasses.replace(code, attempts=1)
+
+    def test_an_expired_code_is_dead_however_many_attempts_are_left(self, timed: Any, clock: FrozenClock) -> None:
+        """And is counted by nobody."""
+        code = timed.create_verification_token(identifier="x", token="123456", attempts=5)
+        clock.now = code.expires
+        assert use(timed, code) is None
+        clock.tick(seconds=-300)
+        assert use(timed, code) is None
+
+    def test_what_is_too_long_to_be_a_token_is_no_guess(self, store: Any) -> None:
+        """It costs nobody anything."""
+        code = store.create_verification_token(identifier="x", token="123456", attempts=1)
+        assert store.use_verification_token(identifier="x", token="x" * HUGE) is None
+        assert use(store, code) == code
+
     def test_deleting_says_how_many_went(self, store: Any, home: Household) -> None:
         """All of the identifier's, none of another's; a second time none."""
         others = home.grace.state()

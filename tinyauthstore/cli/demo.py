@@ -1,61 +1,28 @@
-"""The command line: a demo that walks through the contract and prints what a store answers.
+"""``demo``: a walk through the contract that prints what a store answers.
 
 It prints plain ASCII of at most 80 columns, and never a whole token.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import platform
-import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from . import __version__
-from .adapters import TARGETS, connect, path_in
-from .clock import is_datetime, real_time
-from .contract import Adapter
-from .errors import AuthStoreError
-from .models import Account, Session, SessionAndUser, User, VerificationToken
+from .. import __version__
+from ..adapters import connect, path_in
+from ..clock import is_datetime, real_time
+from ..contract import Adapter
+from ..errors import AuthStoreError
+from ..models import Account, Session, SessionAndUser, User, VerificationToken
 
 WIDTH = 80
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. The exit status: 0, or 2 after an error message on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="tinyauthstore",
-        description="Users, sessions, linked accounts and verification tokens in one small file.",
-    )
-    parser.add_argument("--version", action="version", version=f"tinyauthstore {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="sign somebody up, in, and out again, and show what the store answers",
-        description="Walks through the whole contract on a real store, in about a second.",
-        epilog=f"TARGET is what connect() takes:\n{TARGETS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    demo.add_argument(
-        "target", metavar="TARGET", nargs="?", help="a new, empty store; default: a temporary SQLite file"
-    )
-    demo.set_defaults(run=lambda given: run_demo(given.target))
-    given = parser.parse_args(arguments)
-    try:
-        given.run(given)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough: `tinyauthstore demo | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (AuthStoreError, ValueError) as error:
-        print(f"tinyauthstore: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 class DemoClock:
