@@ -1458,7 +1458,7 @@ def test_a_column_is_filled_by_a_field_or_by_fill() -> None:
         Schema(Table("people", {"id": "id", "email": "mail"}, fill={"Mail": ""}), name="mine")
 
 
-@pytest.mark.parametrize("schema", ["prisma", 5, layouts, Table("t", {})])
+@pytest.mark.parametrize("schema", ["prisma", layouts, Table("t", {})])
 def test_what_is_no_schema_is_a_type_error(tmp_path: Path, schema: Any) -> None:
     """No file is made."""
     with pytest.raises(TypeError):

@@ -79,31 +79,33 @@ def _authjs(
     email: str = "",
     named: Callable[[str], str] = lambda column: column,
     fill: dict[str, dict[str, Any]] | None = None,
-    created_at: bool = False,
+    created_at: str = "",
     keys: tuple[tuple[str, ...], ...] = ((), (), (), (), ()),
+    indexes: dict[str, dict[str, str]] | None = None,
+    foreign_keys: dict[str, str] | None = None,
     tail: dict[str, str] | None = None,
-    indexes: dict[str, str] | None = None,
 ) -> Schema:
     """An Auth.js adapter's schema.
 
     ``tables``: four names, or five with authenticators. ``text``, ``date``, ``number``, ``id_token``, ``boolean``:
     the types that a new file's columns are declared with; ``user_id`` and ``owner_id``: all that is declared of the
-    id of a user, and of a column that refers to it; ``keys``: the constraints. ``named``: what becomes of a
-    column's name in camelCase. ``fill``: columns besides, by table. ``tail`` and ``indexes``: columns of accounts
-    that nobody fills, and their indexes.
+    id of a user, and of a column that refers to it; ``keys``: the constraints; ``indexes``, by table;
+    ``foreign_keys``: the names of those to the user, by table. ``named``: what becomes of a column's name in
+    camelCase. ``fill``: columns besides, by table. ``tail``: columns of accounts that nobody fills.
     """
     date = date or dates.sql_type
     filled, required = fill or {}, f"{text} NOT NULL"
 
-    def owner() -> Column:
-        return Column("userId", ids, declared=owner_id or required, references=references)
+    def owner(i: int) -> Column:
+        key = (foreign_keys or {}).get(tables[i], "") if i < len(tables) else ""
+        return Column("userId", ids, declared=owner_id or required, references=references, foreign_key=key)
 
     def table(i: int, columns: dict[str, str | Column | None]) -> Table | None:
         if i >= len(tables):
             return None
         made = Table(
             tables[i], columns, fill=filled.get(tables[i], {}), constraints=keys[i], tokens="clear",
-            declared=(tail or {}) if i == 1 else {}, indexes=(indexes or {}) if i == 1 else {},
+            declared=(tail or {}) if i == 1 else {}, indexes=(indexes or {}).get(tables[i], {}),
         )  # fmt: skip
         return made.renamed(tables[i], named)
 
@@ -123,7 +125,7 @@ def _authjs(
         table(
             1,
             {
-                "user_id": owner(),
+                "user_id": owner(1),
                 "type": Column("type", declared=required),
                 "provider": Column("provider", declared=required),
                 "provider_account_id": Column("providerAccountId", declared=required),
@@ -136,9 +138,9 @@ def _authjs(
             2,
             {
                 "session_token": Column("sessionToken", declared=required),
-                "user_id": owner(),
+                "user_id": owner(2),
                 "expires": Column("expires", dates, declared=f"{date} NOT NULL"),
-                "created_at": Column("createdAt", dates, declared=f"{date} NOT NULL") if created_at else None,
+                "created_at": Column("createdAt", dates, declared=created_at) if created_at else None,
             },
         ),
         table(
@@ -153,7 +155,7 @@ def _authjs(
             4,
             {
                 "credential_id": Column("credentialID", declared=required),
-                "user_id": owner(),
+                "user_id": owner(4),
                 "provider_account_id": Column("providerAccountId", declared=required),
                 "credential_public_key": Column("credentialPublicKey", declared=required),
                 "counter": Column("counter", declared="INTEGER NOT NULL"),
@@ -167,13 +169,19 @@ def _authjs(
     )
 
 
-_PASSKEYS = ("PRIMARY KEY ({userId}, {credentialID})", "UNIQUE ({credentialID})")
+_PASSKEYS = ("PRIMARY KEY ({userId}, {credentialID})",)
+
+# Constraints are indexes of a name, where the application's own tool makes them so: drizzle-kit, Prisma and TypeORM
+# compare names, and would make a second index, or the table anew.
 
 drizzle = _authjs(
     "drizzle",
     ("user", "account", "session", "verificationToken", "authenticator"),
     milliseconds,
-    email=" UNIQUE",
+    indexes={
+        "user": {"user_email_unique": "UNIQUE INDEX ON {email}"},
+        "authenticator": {"authenticator_credentialID_unique": "UNIQUE INDEX ON {credentialID}"},
+    },
     keys=(
         (),
         ("PRIMARY KEY ({provider}, {providerAccountId})",),
@@ -195,23 +203,30 @@ prisma = _authjs(
     iso_offset,
     date="DATETIME",
     boolean="BOOLEAN",
-    email=" UNIQUE",
     references="ON DELETE CASCADE ON UPDATE CASCADE",
     fill={
         "User": _PRISMA_TIMES,
         "Account": {"id": new_id(), **_PRISMA_TIMES},
         "Session": {"id": new_id(), "updatedAt": _PRISMA_TIMES["updatedAt"]},
     },
-    created_at=True,
-    keys=(
-        (),
-        ("UNIQUE ({provider}, {providerAccountId})",),
-        ("UNIQUE ({sessionToken})",),
-        ("UNIQUE ({identifier}, {token})",),
-        _PASSKEYS,
-    ),
+    created_at="DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP",
+    keys=((), (), (), (), _PASSKEYS),
+    indexes={
+        "User": {"User_email_key": "UNIQUE INDEX ON {email}"},
+        "Account": {"Account_provider_providerAccountId_key": "UNIQUE INDEX ON {provider}, {providerAccountId}"},
+        "Session": {"Session_sessionToken_key": "UNIQUE INDEX ON {sessionToken}"},
+        "VerificationToken": {"VerificationToken_identifier_token_key": "UNIQUE INDEX ON {identifier}, {token}"},
+        "Authenticator": {"Authenticator_credentialID_key": "UNIQUE INDEX ON {credentialID}"},
+    },
+    foreign_keys={table: f"{table}_userId_fkey" for table in ("Account", "Session", "Authenticator")},
 )
 """``@auth/prisma-adapter``, Prisma 7: dates are ISO text. ``with_dates(milliseconds)`` for those of other set-ups."""
+
+
+def _typeorm_name(kind: str, table: str, column: str) -> str:
+    """What TypeORM calls a constraint; under a naming strategy it would hash other names, and make tables anew."""
+    return f"{kind}_{hashlib.sha1(f'{table}_{column}'.encode(), usedforsecurity=False).hexdigest()[:27]}"
+
 
 typeorm = _authjs(
     "typeorm",
@@ -220,10 +235,16 @@ typeorm = _authjs(
     text="varchar",
     date="varchar",
     number="bigint",
-    email=" UNIQUE",
     references="ON DELETE NO ACTION ON UPDATE NO ACTION",
     fill={table: {"id": new_id("varchar PRIMARY KEY NOT NULL")} for table in ("accounts", "sessions", "verification_tokens")},
-    keys=((), (), ("UNIQUE ({sessionToken})",), (), ()),
+    keys=(
+        (f'CONSTRAINT "{_typeorm_name("UQ", "users", "email")}" UNIQUE ({{email}})',),
+        (),
+        (f'CONSTRAINT "{_typeorm_name("UQ", "sessions", "sessionToken")}" UNIQUE ({{sessionToken}})',),
+        (),
+        (),
+    ),
+    foreign_keys={table: _typeorm_name("FK", table, "userId") for table in ("accounts", "sessions")},
 )
 """``@auth/typeorm-adapter``: dates are milliseconds as digits."""
 
@@ -258,7 +279,7 @@ kysely = _authjs(
     references="ON DELETE CASCADE",
     ids=text_id,
     keys=((), (), ("UNIQUE ({sessionToken})",), ("UNIQUE ({token})",), ()),
-    indexes={"Account_userId_index": "INDEX ON {userId}"},
+    indexes={"Account": {"Account_userId_index": "INDEX ON {userId}"}},
 )
 """``@auth/kysely-adapter``: dates are ISO text, an e-mail address is required."""
 

@@ -76,7 +76,7 @@ class Column:
     files. ``required``: None is refused, though the model allows it. ``read``: an SQL expression that is read
     instead of the column, whose columns stand in braces; without a ``name``, nothing is written.
     ``declared``: the type and constraints for a file that is made anew, ``references``: the actions of its
-    foreign key to the user's id there; None: no foreign key.
+    foreign key to the user's id there; None: no foreign key. ``foreign_key``: the name of that, if it has one.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Column:
     read: str = ""
     declared: str = "TEXT"
     references: str | None = None
+    foreign_key: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,16 @@ _left_out: set[str] = set()
 """What providers sent that had no column: of each name, one warning in a process."""
 
 
+def _anywhere(text: str) -> str:
+    """The pattern for LIKE, with "!" as its escape, of what has the text anywhere."""
+    return "%" + re.sub("[!%_]", r"!\g<0>", text) + "%"
+
+
+def _beyond_ascii(column: str) -> str:
+    """The condition that a text has characters outside ASCII (or a NUL)."""
+    return f"length({column}) != length(CAST({column} AS BLOB))"
+
+
 def beyond(prefix: str) -> str | bytes:
     """What is greater, as SQLite compares, than every text that begins with ``prefix``, and than no other one
     that is greater than these."""
@@ -332,9 +342,12 @@ class Statements:
             if self._group_codec.decode is not None and self._group_codec.encode is not None:
                 where, parameters = "", []
             elif group.isascii():
-                where, parameters = f"{column} {CONTAINS}", [containing(group)]
+                # Its normal form is what is stored, but for blanks around it and the case of letters in ASCII:
+                # nothing else becomes a part of it. LIKE takes a seventh of the time of lower(trim(...)).
+                where = f"{column} LIKE ? ESCAPE '!'"
+                parameters = [_anywhere(group)]
             else:
-                where = f"({column} = ? OR {BEYOND_ASCII.format(column)})"
+                where = f"({column} = ? OR {_beyond_ascii(column)})"
             keys = ", ".join([*map(quoted, self.key), *self.cells])
             yield f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(where)}", parameters
 
@@ -359,11 +372,8 @@ class Statements:
             conditions.append(f"{group} >= ? AND {group} < ?")
             given += [prefix, beyond(prefix)]
         elif prefix is not None and self._group_codec.decode is None:
-            if prefix.isascii():
-                conditions.append(f"{group} {CONTAINS}")
-                given.append(containing(prefix))
-            else:
-                conditions.append(BEYOND_ASCII.format(group))
+            conditions.append(f"{group} LIKE ? ESCAPE '!'" if prefix.isascii() else _beyond_ascii(group))
+            given += [_anywhere(prefix)] if prefix.isascii() else []
         where = self.condition(" AND ".join(conditions))
         limit = -1 if prefix is not None and self._scans_group else limit
         sql = f"SELECT {keys}, {', '.join(self.cells)} FROM {quoted(self.name)} WHERE {where}"
@@ -769,17 +779,22 @@ class Statements:
 
     def _create_theirs(self) -> list[str]:
         """The statements that make the table as its application would, in a new file."""
-        table, definitions = self.table, []
+        table, definitions, keys = self.table, [], []
         for f in fields_of(self.model):
             if (column := self._columns.get(f.name)) is not None and column.name:
                 references = ""
                 if column.references is not None:
                     users = f"{quoted(self._users.name)} ({quoted(self._users.key[0])})"
                     references = f" REFERENCES {users} {column.references}"
+                if column.foreign_key:
+                    key = f"CONSTRAINT {quoted(column.foreign_key)} FOREIGN KEY ({quoted(column.name)})"
+                    keys.append(f"{key}{references}")
+                    references = ""
                 definitions.append(f"{quoted(column.name)} {column.declared}{references}")
         definitions += [f"{quoted(name)} {fill.declared}" for name, fill in self._fill.items()]
         definitions += [f"{quoted(name)} {declared}" for name, declared in table.declared.items()]
         definitions += [re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), text) for text in table.constraints]
+        definitions += keys
         indexes = [
             re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), f"CREATE {kind} {quoted(index)} ON {quoted(self.name)} ({columns})")
             for index, (kind, columns) in ((index, text.split(" ON ", 1)) for index, text in table.indexes.items())
