@@ -93,22 +93,6 @@ def _text(cell: Any) -> str:
     return cell
 
 
-CONTAINS = "LIKE ? ESCAPE '!'"
-"""The SQL condition that a text has another in it, whatever the case of its letters. See ``containing``."""
-
-BEYOND_ASCII = "length({0}) != length(CAST({0} AS BLOB))"
-"""The SQL condition that a text has characters beyond ASCII."""
-
-
-def containing(text: str) -> str:
-    """The parameter of ``CONTAINS`` that finds every address whose normal form has an ASCII text in it.
-
-    Blanks around it and the case of its letters are all that may differ: no other character becomes one in ASCII.
-    This takes a seventh of the time of ``lower(trim(...))``.
-    """
-    return "%" + re.sub("[!%_]", r"!\g<0>", text) + "%"
-
-
 class Stored(NamedTuple):
     """A column of ours as a model wants it; ``custom`` is its field if that is not one of our own."""
 
