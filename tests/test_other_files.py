@@ -1613,3 +1613,15 @@ def test_no_value_in_any_column_raises_anything_but_our_own_errors(name: str, fi
 
 class Undone(Exception):
     """Rolls back what was tried."""
+
+
+@pytest.mark.parametrize("name", ["d1", "drizzle"])
+def test_users_are_listed_by_how_an_address_begins_that_others_spelt(store: Any, file: Path, name: str) -> None:
+    """By its normal form, as everywhere; what LIKE takes for a pattern is text."""
+    table = SAMPLES[name].user.name
+    for who, spelt in (("Ada Löve", "\u00a0BO_a@Example.com\u3000"), ("Bob", " Bo%b@example.com")):
+        sql(file, f"UPDATE {table} SET email = ? WHERE name = ?", spelt, who)
+    for prefix, found in (
+        ("bo", {"Ada Löve", "Bob"}), ("BO_", {"Ada Löve"}), ("bo%", {"Bob"}), ("o", set()), ("bö", set()),
+    ):  # fmt: skip
+        assert {user.name for user in store.list_users(email_prefix=prefix)} == found, prefix
