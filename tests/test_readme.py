@@ -28,7 +28,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -84,6 +84,10 @@ def block_with(text: str) -> Block:
     """The one block that contains ``text``."""
     [block] = [block for block in BLOCKS if text in block.source]
     return block
+
+
+MAGIC_LINK = block_with("def make_app(store, base_url")
+"""The application, from which the recipes for frameworks import, too."""
 
 
 def each_block(blocks: list[Block]) -> pytest.MarkDecorator:
@@ -164,9 +168,11 @@ def run_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunBl
     monkeypatch.setattr(atexit, "register", at_exit.append)
     umask = os.umask(0o022)
 
-    def run(block: Block) -> types.ModuleType:
+    def run(block: Block, name: str | None = None) -> types.ModuleType:
         skip_without_its_framework(block)
-        module = types.ModuleType(f"readme_line_{block.line}_{len(modules)}")
+        if "import magic_link\n" in block.source and "magic_link" not in sys.modules:
+            run(MAGIC_LINK, "magic_link")
+        module = types.ModuleType(name or f"readme_line_{block.line}_{len(modules)}")
         modules.append(module)
         monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look there
         # The blank lines make a traceback point into the README.
@@ -519,7 +525,6 @@ class Browser:
     app: Callable[..., Any]
     base_url: str = LOCALHOST
     agent: str = "Firefox"
-    posts_json: bool = False
     cookies: dict[str, str] = field(default_factory=dict)
 
     def request(self, method: str, target: str, body: bytes = b"", **environ: Any) -> Page:
@@ -564,8 +569,6 @@ class Browser:
 
     def post(self, path: str, given: Mapping[str, str], **environ: Any) -> Page:
         kind, text = "application/x-www-form-urlencoded", urlencode(given)
-        if self.posts_json:
-            kind, text = "application/json", json.dumps(given)
         ours = {"HTTP_ORIGIN": self.base_url, "HTTP_SEC_FETCH_SITE": "same-origin", "CONTENT_TYPE": kind}
         return self.request("POST", path, text.encode(), **(ours | environ))
 
@@ -607,7 +610,7 @@ class Site:
 
 @pytest.fixture
 def site(run_block: RunBlock, tmp_path: Path) -> Iterator[Site]:
-    module = run_block(block_with("def make_app(store, base_url"))
+    module = run_block(MAGIC_LINK)
     site = Site(module)
     with SQLiteAdapter(tmp_path / "app.db", session=module.Device, clock=lambda: site.now) as site.store:
         yield site
@@ -645,7 +648,8 @@ def test_opening_a_link_any_number_of_times_does_not_use_it_up(site: Site) -> No
     scanner, browser = site.browser(), site.browser()
     link = site.link_for(browser)
     for method in ("GET", "GET", "HEAD"):
-        scanner.request(method, link)
+        page = scanner.request(method, link)
+        assert page.status == 200 and (page.body == "") is (method == "HEAD")
     assert not scanner.cookies and not is_signed_in(scanner)
     assert browser.submit(browser.get(link), "/confirm").status == 303
 
@@ -664,6 +668,80 @@ def test_an_expired_link_is_refused(site: Site) -> None:
     site.now += timedelta(minutes=10)
     assert browser.submit(browser.get(link), "/confirm").status == 403
     assert not is_signed_in(browser) and site.store.get_user_by_email(ADA) is None
+
+
+def sessions_of(store: Any, email: str = ADA) -> list[Any]:
+    user = store.get_user_by_email(email)
+    return [] if user is None else store.list_sessions(user.id)
+
+
+def test_a_second_click_whose_cookie_has_come_changes_nothing(site: Site) -> None:
+    browser = site.browser()
+    page = browser.get(site.link_for(browser))
+    first = browser.submit(page, "/confirm")
+    kept = dict(browser.cookies)
+    second = browser.submit(page, "/confirm")
+    assert (first.status, second.status, browser.cookies) == (303, 303, kept)
+    assert len(sessions_of(site.store)) == 1 and is_signed_in(browser)
+
+
+def test_a_second_click_takes_over_the_session_whose_cookie_was_lost(site: Site) -> None:
+    browser = site.browser()
+    page = browser.get(site.link_for(browser))
+    lost: list[dict[str, str]] = []
+    for _ in range(3):
+        browser.cookies = {}  # clicking again makes a browser give up the answer to the first click
+        assert browser.submit(page, "/confirm").status == 303
+        lost.append(browser.cookies)
+    assert len(sessions_of(site.store)) == 1 and is_signed_in(browser)
+    for browser.cookies in lost[:-1]:
+        assert not is_signed_in(browser)
+
+
+def test_once_the_cookie_has_come_back_the_page_signs_nobody_in(site: Site) -> None:
+    browser = site.browser()
+    page = browser.get(site.link_for(browser))
+    browser.submit(page, "/confirm")
+    assert is_signed_in(browser)
+    browser.cookies = {}
+    assert browser.submit(page, "/confirm").status == 403
+
+
+def test_a_session_that_has_ended_is_not_taken_over(site: Site) -> None:
+    browser = site.browser()
+    page = browser.get(site.link_for(browser))
+    browser.submit(page, "/confirm")
+    site.store.revoke_sessions(sessions_of(site.store)[0].user_id)
+    assert browser.submit(page, "/confirm").status == 403
+
+
+def test_a_used_link_does_not_lead_into_somebody_elses_account(site: Site) -> None:
+    ada, grace = site.browser(), site.signed_in(GRACE)
+    link = site.link_for(ada)
+    ada.submit(ada.get(link), "/confirm")
+    assert grace.submit(grace.get(link), "/confirm").status == 403
+    assert f"Hello, {GRACE}" in grace.get("/account").body
+
+
+def test_the_store_does_not_know_what_a_second_click_sends(site: Site) -> None:
+    browser = site.browser()
+    page = browser.get(site.link_for(browser))
+    browser.submit(page, "/confirm")
+    [session] = sessions_of(site.store)
+    assert session.clicked and not {session.clicked} & {*page.forms("/confirm")[0].values()}
+
+
+def test_signing_out_everywhere_ends_every_session_and_takes_the_cookie_away(site: Site) -> None:
+    phone, laptop = site.signed_in(), site.signed_in()
+    page = laptop.submit(laptop.get("/account"), "/sign-out-everywhere")
+    assert (page.status, page.header("Location"), laptop.cookies) == (303, "/", {})
+    assert not is_signed_in(phone) and sessions_of(site.store) == []
+
+
+def test_who_registered_the_address_first_is_out_when_its_owner_comes(site: Site) -> None:
+    early = site.store.create_session(user_id=site.store.create_user(email=ADA).id)
+    assert is_signed_in(site.signed_in())
+    assert site.store.get_session_and_user(early.session_token) is None
 
 
 def test_a_link_for_one_address_signs_nobody_else_in(site: Site) -> None:
@@ -831,8 +909,9 @@ def test_a_post_from_elsewhere_changes_nothing(site: Site, headers: dict[str, st
         ("/confirm", link),
         ("/revoke", page.forms("/revoke")[0]),
         ("/sign-out", {}),
+        ("/sign-out-everywhere", {}),
     ]
-    assert [browser.post(path, given, **headers).status for path, given in posts] == [403] * 4
+    assert [browser.post(path, given, **headers).status for path, given in posts] == [403] * 5
     assert len(site.mail) == sent and f"Hello, {ADA}" in browser.get("/account").body
 
 
@@ -842,7 +921,7 @@ def test_an_old_browser_that_sends_only_its_origin_is_believed(site: Site) -> No
     assert not is_signed_in(browser)
 
 
-@pytest.mark.parametrize("path", ["/link?email=ada@example.com", "/revoke", "/sign-out", "/nowhere"])
+@pytest.mark.parametrize("path", ["/link?email=ada@example.com", "/revoke", "/sign-out", "/sign-out-everywhere", "/nowhere"])
 def test_nothing_is_changed_by_a_get(site: Site, path: str) -> None:
     browser = site.signed_in()
     sent = len(site.mail)
@@ -878,7 +957,8 @@ def test_what_came_from_outside_is_escaped_on_every_page(site: Site) -> None:
     pages = [browser.get("/account"), browser.get("/confirm?" + urlencode(hidden))]
     for page in pages:
         assert "&lt;script&gt;" in page.body and "<script" not in page.body
-    assert pages[1].forms("/confirm") == [hidden]
+    [sent] = pages[1].forms("/confirm")
+    assert len(sent.pop("page")) == 43 and sent == hidden
 
 
 def test_every_page_forbids_scripts_caches_frames_and_foreign_referrers(site: Site) -> None:
@@ -897,24 +977,45 @@ def test_no_claimed_length_makes_it_read_more_than_a_form(site: Site, length: st
     assert site.mail == []
 
 
+@pytest.mark.parametrize("length", ["-1", "+5", "abc", "1_0", "5.0", "\xb2", "1000000000", "9" * 5000])
+def test_what_is_no_length_is_a_bad_request(site: Site, length: str) -> None:
+    """Servers pass on what the client sent; the validator would not."""
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": "/link", "CONTENT_LENGTH": length,
+                               "HTTP_ORIGIN": LOCALHOST}  # fmt: skip
+    setup_testing_defaults(environ)
+    statuses: list[str] = []
+    site.browser().app(environ, lambda status, headers: statuses.append(status))
+    assert statuses == ["400 Bad Request"]
+
+
 def test_started_as_a_script_the_application_prints_the_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Server:
-        """Serves one form instead of the rest of time."""
+        """Serves one form, then gets a Ctrl-C."""
 
-        def __init__(self, host: str, port: int, app: Callable[..., Any]) -> None:
+        def __init__(self, host: str, port: int, app: Callable[..., Any], kind: type) -> None:
+            assert issubclass(kind, WSGIServer)
             self.browser = Browser(app, f"http://{host}:{port}")
+
+        def __enter__(self) -> Server:
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            pass
 
         def serve_forever(self) -> None:
             self.browser.submit(self.browser.get("/"), "/link", {"email": ADA})
+            raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wsgiref.simple_server.make_server", Server)
-    (tmp_path / "app.py").write_text(block_with("def make_app(store, base_url").source, encoding="utf-8")
-    runpy.run_path("app.py", run_name="__main__")
+    (tmp_path / "magic_link.py").write_text(MAGIC_LINK.source, encoding="utf-8")
+    runpy.run_path("magic_link.py", run_name="__main__")
+    hint, mail = capsys.readouterr().out.splitlines()
+    assert hint == f"Open {LOCALHOST} in a browser. Ctrl-C ends it."
     start = re.escape(f"To {ADA}: {LOCALHOST}/confirm?email=ada%40example.com&token=")
-    assert re.fullmatch(start + r"[\w-]{43}\n", capsys.readouterr().out)
+    assert re.fullmatch(start + r"[\w-]{43}", mail)
 
 
 class Quiet(WSGIRequestHandler):
@@ -990,61 +1091,107 @@ def as_wsgi(asgi: Callable[..., Any]) -> Callable[..., Any]:
     return app
 
 
-OpenRecipe = Callable[[RunBlock], tuple[Any, Browser]]
+def with_lifespan(recipe: Any) -> Callable[..., Any]:
+    """The application with its lifespan around each request, each of which has an event loop of its own."""
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async with recipe.lifespan(recipe.app) as state:
+            await recipe.app({**scope, "state": state}, receive, send)
+
+    return app
 
 
-def open_flask(run_block: RunBlock) -> tuple[Any, Browser]:
-    """The Flask recipe's store, and a browser on its application."""
+OpenRecipe = Callable[[RunBlock], Browser]
+
+
+def open_flask(run_block: RunBlock) -> Browser:
+    """A browser on the application of the Flask recipe."""
     recipe: Any = run_block(block_with("@app.before_request"))
-    return recipe.store, Browser(recipe.app, HTTPS)
+    return Browser(recipe.app, HTTPS)
 
 
-def open_fastapi(run_block: RunBlock) -> tuple[Any, Browser]:
+def open_fastapi(run_block: RunBlock) -> Browser:
     """The same of the FastAPI recipe."""
     recipe: Any = run_block(block_with("from fastapi import"))
-    return recipe.store, Browser(as_wsgi(recipe.app), HTTPS, posts_json=True)
+    return Browser(as_wsgi(with_lifespan(recipe)), HTTPS)
 
 
 RECIPES = pytest.mark.parametrize("open_recipe", [open_flask, open_fastapi])
-DONE, SIGN_IN_FIRST = (204, 303), (302, 401)
 
 
-def magic_link(store: Any) -> dict[str, str]:
-    """What a form with a fresh link for Ada sends."""
-    return {"email": ADA, "token": store.create_verification_token(identifier=ADA).token}
+def confirm_page(browser: Browser, capsys: pytest.CaptureFixture[str], address: str = ADA) -> Page:
+    """Asks for a link on the first page, and opens what the application printed instead of mailing it."""
+    capsys.readouterr()
+    assert browser.submit(browser.get("/"), "/link", {"email": address}).status == 200
+    start, _, link = capsys.readouterr().out.strip().partition(HTTPS)
+    assert start == f"To {address}: "
+    return browser.get(link)
+
+
+def left_with(page: Page) -> tuple[int, str | None]:
+    """The status, and where the page leads to."""
+    return page.status, page.header("Location")
 
 
 @RECIPES
 def test_a_recipe_signs_in_shows_the_protected_page_and_signs_out(
-    open_recipe: OpenRecipe, run_block: RunBlock
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, browser = open_recipe(run_block)
-    assert browser.get("/account").status in SIGN_IN_FIRST
-    assert browser.post("/confirm", magic_link(store)).status in DONE
-    [session] = store.list_sessions(store.get_user_by_email(ADA).id)
-    assert json.loads(browser.get("/account").body) == {"email": ADA, "devices": [session.id]}
+    browser = open_recipe(run_block)
+    assert left_with(browser.get("/account")) == (303, "/")
+    assert left_with(browser.submit(confirm_page(browser, capsys), "/confirm")) == (303, "/account")
+    page = browser.get("/account")
+    assert f"Hello, {ADA}" in page.body and "Firefox, since" in page.body
     kept = dict(browser.cookies)
-    assert browser.post("/sign-out", {}).status in DONE
-    assert (browser.cookies, store.list_sessions(session.user_id)) == ({}, [])
+    assert left_with(browser.submit(page, "/sign-out")) == (303, "/")
+    assert browser.cookies == {}
     browser.cookies = kept
-    assert browser.get("/account").status in SIGN_IN_FIRST
+    assert left_with(browser.get("/account")) == (303, "/")
 
 
 @RECIPES
-def test_a_recipe_refuses_a_used_link(open_recipe: OpenRecipe, run_block: RunBlock) -> None:
-    store, browser = open_recipe(run_block)
-    link = magic_link(store)
-    assert browser.post("/confirm", link).status in DONE
-    assert browser.post("/confirm", link).status == 403
+def test_a_recipe_refuses_what_is_no_address(open_recipe: OpenRecipe, run_block: RunBlock) -> None:
+    browser = open_recipe(run_block)
+    assert [browser.post("/link", given).status for given in ({}, {"email": "ada"})] == [400, 400]
+
+
+@RECIPES
+def test_a_second_click_in_a_recipe_takes_over_what_the_first_began(
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = open_recipe(run_block)
+    page = confirm_page(browser, capsys)
+    browser.submit(page, "/confirm")
+    lost, browser.cookies = browser.cookies, {}
+    assert left_with(browser.submit(page, "/confirm")) == (303, "/account")
+    assert browser.get("/account").body.count(", since") == 1
+    browser.cookies = lost
+    assert left_with(browser.get("/account")) == (303, "/")
+
+
+@RECIPES
+def test_a_recipe_shows_who_is_signed_in_their_account_and_others_that_the_link_was_used(
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = open_recipe(run_block)
+    page = confirm_page(browser, capsys)
+    browser.submit(page, "/confirm")
+    kept = dict(browser.cookies)
+    assert left_with(browser.submit(page, "/confirm")) == (303, "/account")
+    assert browser.cookies == kept and browser.get("/account").status == 200
+    browser.cookies = {}
+    refused = browser.submit(page, "/confirm")
+    assert refused.status == 403 and "This link was used" in refused.body and not browser.cookies
 
 
 @RECIPES
 def test_a_recipe_sets_and_clears_the_cookie_with_every_flag(
-    open_recipe: OpenRecipe, run_block: RunBlock
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, browser = open_recipe(run_block)
-    signed_in, signed_out = browser.post("/confirm", magic_link(store)), browser.post("/sign-out", {})
-    for page, age in ((signed_in, 34560000), (signed_out, 0)):
+    browser = open_recipe(run_block)
+    pages = [browser.submit(confirm_page(browser, capsys), "/confirm"), browser.post("/sign-out", {})]
+    pages += [browser.submit(confirm_page(browser, capsys), "/confirm"), browser.post("/sign-out-everywhere", {})]
+    for page, age in zip(pages, (34560000, 0, 34560000, 0)):
         name, *attributes = session_cookie(page)
         assert name == "__Host-session"
         given = {flag.lower() for flag in attributes if not flag.lower().startswith("expires=")}
@@ -1052,39 +1199,73 @@ def test_a_recipe_sets_and_clears_the_cookie_with_every_flag(
 
 
 @RECIPES
-def test_a_recipe_refuses_a_post_from_elsewhere(open_recipe: OpenRecipe, run_block: RunBlock) -> None:
-    store, browser = open_recipe(run_block)
-    link = magic_link(store)
+def test_a_recipe_refuses_a_post_from_elsewhere(
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = open_recipe(run_block)
+    page = confirm_page(browser, capsys)
+    [link] = page.forms("/confirm")
     for headers in FOREIGN.values():
         assert browser.post("/confirm", link, **headers).status == 403
-    assert browser.post("/confirm", link, HTTP_SEC_FETCH_SITE="").status in DONE
-    for headers in FOREIGN.values():
-        assert browser.post("/sign-out", {}, **headers).status == 403
-    assert browser.get("/account").status == 200
+    assert browser.post("/confirm", link, HTTP_SEC_FETCH_SITE="").status == 303
+    for path in ("/link", "/revoke", "/sign-out", "/sign-out-everywhere"):
+        for headers in FOREIGN.values():
+            assert browser.post(path, {"email": GRACE}, **headers).status == 403
+    assert browser.get("/account").status == 200 and capsys.readouterr().out == ""
 
 
 @RECIPES
 def test_signing_in_again_through_a_recipe_ends_the_session_before(
-    open_recipe: OpenRecipe, run_block: RunBlock
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, browser = open_recipe(run_block)
-    browser.post("/confirm", magic_link(store))
-    [before] = store.list_sessions(store.get_user_by_email(ADA).id)
-    browser.post("/confirm", magic_link(store))
-    [after] = store.list_sessions(before.user_id)
-    assert before.id != after.id
+    browser = open_recipe(run_block)
+    browser.submit(confirm_page(browser, capsys), "/confirm")
+    before = dict(browser.cookies)
+    browser.submit(confirm_page(browser, capsys), "/confirm")
+    assert browser.get("/account").body.count(", since") == 1
+    browser.cookies = before
+    assert left_with(browser.get("/account")) == (303, "/")
+
+
+@RECIPES
+def test_a_recipe_ends_one_device_or_all(
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = open_recipe(run_block)
+    cookies = []
+    for _ in range(3):
+        browser.cookies = {}
+        browser.submit(confirm_page(browser, capsys), "/confirm")
+        cookies.append(browser.cookies)
+    page = browser.get("/account")
+    assert left_with(browser.submit(page, "/revoke", number=1)) == (303, "/account")
+    assert browser.get("/account").body.count(", since") == 2
+    assert left_with(browser.submit(page, "/sign-out-everywhere")) == (303, "/")
+    for browser.cookies in cookies:
+        assert left_with(browser.get("/account")) == (303, "/")
+
+
+@RECIPES
+def test_every_page_of_a_recipe_forbids_scripts_caches_frames_and_foreign_referrers(
+    open_recipe: OpenRecipe, run_block: RunBlock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = open_recipe(run_block)
+    for page in (browser.get("/"), confirm_page(browser, capsys), browser.post("/link", {"email": "ada"})):
+        assert "default-src 'none'" in (page.header("Content-Security-Policy") or "")
+        assert (page.header("Cache-Control"), page.header("Referrer-Policy")) == ("no-store", "same-origin")
+
+
+@pytest.mark.parametrize("mark, limit", [("@app.before_request", 70), ("from fastapi import", 80)])
+def test_a_recipe_is_short(mark: str, limit: int) -> None:
+    assert len([line for line in block_with(mark).source.splitlines() if line]) < limit
 
 
 def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
-    recipe: Any = run_block(block_with("async def lifespan"))
+    recipe: Any = run_block(block_with("async def account(request)"))
     with SQLiteAdapter("auth.db") as store:
         token = store.create_session(user_id=store.create_user(email=ADA).id).session_token
 
-    async def with_lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        async with recipe.lifespan(recipe.app) as state:
-            await recipe.app({**scope, "state": state}, receive, send)
-
-    browser = Browser(as_wsgi(with_lifespan), HTTPS)
+    browser = Browser(as_wsgi(with_lifespan(recipe)), HTTPS)
     assert browser.get("/account").status == 401
     browser.cookies["__Host-session"] = token
     assert json.loads(browser.get("/account").body) == {"email": ADA}
