@@ -67,8 +67,11 @@ FASTAPI = Kind(
     "    response.headers['X-Process'] = str(os.getpid())\n    return response\n",
 )  # fmt: skip
 KINDS = (MAGIC_LINK, FLASK, FASTAPI)
-UVICORNS_OWN = re.compile(r"Exception ignored in: <socket.socket .*\nResourceWarning: unclosed <socket.socket .*\n")
-"""Its parent process does not close the socket that it listens on."""
+NOT_OURS = re.compile(
+    r"Exception ignored in: <socket.socket .*\nResourceWarning: unclosed <socket.socket .*\n"
+    r"|.*Worker \(pid:\d+\) was sent SIGKILL!.*\n"
+)
+"""In a log: uvicorn's parent process does not close the socket that it listens on; gunicorn says who was killed."""
 
 
 def source(kind: Kind) -> str:
@@ -122,6 +125,7 @@ def running(kind: Kind, folder: Path, *options: str) -> Iterator[Server]:
     command = [sys.executable, "-W", "error", *(part.format(port=port) for part in kind.command), *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTHON"))}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= dict.fromkeys(("HOME", "XDG_RUNTIME_DIR"), str(folder))  # gunicorn puts a socket there
     with open(folder / "out", "wb") as out, open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=log, stdin=subprocess.DEVNULL,
@@ -135,7 +139,7 @@ def running(kind: Kind, folder: Path, *options: str) -> Iterator[Server]:
             process.send_signal(kind.stop)
             process.wait(PATIENCE)
             assert list(folder.glob("auth.db?*")) == [], "the store was not closed"
-        log = UVICORNS_OWN.sub("", server.written())
+        log = NOT_OURS.sub("", server.written())
         assert not re.search("Traceback|Warning|Exception|Error|ERROR|CRITICAL", log)
     except BaseException:
         print(server.written())
