@@ -32,7 +32,7 @@ from tinyauthstore import SQLiteAdapter
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MANY = 200
+MANY, CLICKS = 200, 24
 ADA = "ada@example.com"
 T = TypeVar("T")
 
@@ -249,6 +249,24 @@ def at_once(count: int, function: Callable[[int], T]) -> list[T]:
     return [results[i] for i in range(count)]
 
 
+@contextmanager
+def no_writes(server: Server, seconds: float = 0.3) -> Iterator[None]:
+    """For that long, whoever wants to write must wait, so that they collide afterwards."""
+    held = threading.Event()
+
+    def hold() -> None:
+        with SQLiteAdapter(server.folder / "auth.db") as store, store.transaction():
+            store.create_user()
+            held.set()
+            time.sleep(seconds)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(PATIENCE)
+    yield
+    thread.join()
+
+
 def devices(client: Client) -> int:
     return (client.account() or "").count(", since ")
 
@@ -292,7 +310,8 @@ def test_one_link_used_by_many_at_once_signs_in_exactly_one(server: Server) -> N
     ways = connections(server)
     clients = [Client(server, keeps=way) for way in ways] + [Client(server) for _ in range(MANY - len(ways))]
     [(path, form)] = Forms(clients[0].get(server.link_for("once@example.com")).body).found
-    answered = at_once(MANY, lambda i: clients[i].post(path, **{**form, "page": f"{form['page']}{i}"}))
+    with no_writes(server):
+        answered = at_once(MANY, lambda i: clients[i].post(path, **{**form, "page": f"{form['page']}{i}"}))
     assert sorted(answer.status for answer in answered) == [303] + [403] * (MANY - 1)
     assert all("This link was used" in answer.body for answer in answered if answer.status == 403)
     assert {client.process for client in clients} == {client.process for client in clients[: len(ways)]}
@@ -305,12 +324,16 @@ def test_one_link_used_by_many_at_once_signs_in_exactly_one(server: Server) -> N
 def test_clicks_on_one_page_at_once_all_sign_in_and_leave_one_session(server: Server) -> None:
     """A browser gives up the answer, and the cookie in it, to all but the last."""
     page = Client(server).get(server.link_for("clicks@example.com"))
-    clients = [Client(server) for _ in range(8)]
-    answered = at_once(8, lambda i: clients[i].click(page))
+    ways = connections(server)
+    clients = [Client(server, keeps=way) for way in ways] + [Client(server) for _ in range(CLICKS - len(ways))]
+    with no_writes(server):
+        answered = at_once(CLICKS, lambda i: clients[i].click(page))
     assert all(answer.leads_to("/account") for answer in answered)
     [alive] = [client for client in clients if client.account()]
     assert devices(alive) == 1
     assert alive.click(page).leads_to("/account") and devices(alive) == 1
+    for way in ways:
+        way.close()
 
 
 def test_a_click_after_a_lost_answer_signs_in_through_every_process(server: Server) -> None:
@@ -352,6 +375,14 @@ def connections(server: Server) -> list[HTTPConnection]:
     for other in others:
         other.close()
     return list(found.values())
+
+
+def test_a_connection_that_asks_for_nothing_keeps_nobody_waiting(server: Server) -> None:
+    """Browsers open some ahead of need."""
+    with socket.create_connection(("127.0.0.1", server.port)), socket.create_connection(("127.0.0.1", server.port)):
+        client = Client(server, keeps=HTTPConnection("127.0.0.1", server.port, timeout=5))
+        assert client.get("/").status == 200
+        client.keeps.close()
 
 
 def test_a_form_from_elsewhere_and_a_bad_length_are_refused(server: Server) -> None:
