@@ -51,6 +51,7 @@ from tinyauthstore import (
     errors,
     forks,
 )
+from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.cli import main
 from tinyauthstore.testing import DAY, SessionContract
 from tinyauthstore.testing import GROUPS as KIT
@@ -1269,6 +1270,23 @@ def test_the_starlette_view_answers_from_the_store(run_block: RunBlock) -> None:
     assert browser.get("/account").status == 401
     browser.cookies["__Host-session"] = token
     assert json.loads(browser.get("/account").body) == {"email": ADA}
+
+
+def test_the_click_works_in_an_async_store_as_the_readme_says(run_block: RunBlock) -> None:
+    assert "await store.run(magic_link.click, form, cookie)" in section("FastAPI and Starlette")
+    magic_link: Any = run_block(MAGIC_LINK)
+
+    async def click_twice() -> None:
+        async with AsyncAdapter(SQLiteAdapter("auth.db", session=magic_link.Device)) as store:
+            made = await store.create_verification_token(identifier=ADA)
+            form = {"email": ADA, "token": made.token, "page": "random"}
+            first, second = [await store.run(magic_link.click, form, "") for _ in range(2)]
+            assert await store.get_session_and_user(first.session_token) is None
+            found = await store.get_session_and_user(second.session_token)
+            assert found is not None and found.user.email == ADA
+            assert await store.run(magic_link.click, {**form, "page": "another"}, "") is None
+
+    asyncio.run(click_twice())
 
 
 def test_the_table_on_asyncio_says_how_much_is_read_at_once() -> None:
