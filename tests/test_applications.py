@@ -255,17 +255,21 @@ def at_once(count: int, function: Callable[[int], T]) -> list[T]:
     """What ``function(i)`` returned in each of so many threads, which set off together."""
     barrier = threading.Barrier(count)
     results: dict[int, T] = {}
+    errors: list[Exception] = []
 
     def run(i: int) -> None:
         barrier.wait(PATIENCE)
-        results[i] = function(i)
+        try:
+            results[i] = function(i)
+        except Exception as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE * 2)
-    assert len(results) == count
+    assert errors == [] and len(results) == count
     return [results[i] for i in range(count)]
 
 
