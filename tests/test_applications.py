@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -225,6 +225,8 @@ class Client:
             connection.request(method, path, urlencode(form) if method == "POST" else None, headers)
             response = connection.getresponse()
             answer = Answer(response.status, response.headers, response.read().decode())
+            if "Content-Length" not in answer.headers:  # the server was killed; http.client takes that for the end
+                raise IncompleteRead(b"")
         finally:
             if self.keeps is None:
                 connection.close()
@@ -241,6 +243,7 @@ class Client:
 
     def click(self, page: Answer) -> Answer:
         """The one button on the page."""
+        assert page.status == 200, page
         [(path, form)] = Forms(page.body).found
         return self.post(path, **form)
 
