@@ -160,6 +160,13 @@ def test_a_process_opens_each_kind_of_store(kind: str, tmp_path: Path) -> None:
     assert ADA in finished.stdout and "\033" not in finished.stdout
 
 
+def test_what_is_told_beside_the_output_comes_after_it(tmp_path: Path) -> None:
+    KINDS["ours"](str(tmp_path / "store"))
+    with start("-s", "store", "users", "--limit", "1", cwd=tmp_path, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().endswith(b" Ada\n1 user; more: --after ada\n")
+
+
 SHOWING = """
 import shlex, sys
 from tinyauthstore.cli import main
