@@ -38,6 +38,12 @@ FRESH_SQLITE = Bar(200 * MICROSECOND, "time")
 CHECK = Bar(2 * SECOND, "time")
 """``check()`` of a file with 1,000,000 records."""
 
+MOVE = Bar(10 * MICROSECOND, "time")
+"""dump, load, copy: 100,000 records a second."""
+
+CONSTANT = Bar(1.2)
+"""Memory at the peak of a dump and a load, to that of the smallest: "constant", read as in ``FLAT``."""
+
 AWAITED = Bar(3)
 """A warm look-up through ``AsyncAdapter``, to the same called directly."""
 

@@ -37,8 +37,8 @@ CHUNK = 40
 """Tests: few enough for both processes to finish at about the same time."""
 
 TIMED = {
-    "test_aio", "test_benchmarks", "test_claims", "test_cli", "test_coherence", "test_fork", "test_processes",
-    "test_transactions",
+    "test_aio", "test_benchmarks", "test_claims", "test_cli", "test_coherence", "test_fork", "test_postgres",
+    "test_processes", "test_transactions",
 }  # fmt: skip
 """Modules whose tests race, keep several processes busy or look at a clock."""
 

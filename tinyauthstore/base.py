@@ -963,13 +963,13 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
             return hashlib.sha256(data).digest()
         return hmac.digest(self._secret, data, "sha256")
 
-    def _token_storage(self, entity: Entity) -> str:
-        """How it keeps the tokens of these records: as "digest", or in any other way."""
-        return "digest"
-
     def _part(self, entity: Entity, token: str) -> Any:
         """What a key has in the place of a session's or verification token."""
         return self._digest(token)
+
+    def _token_storage(self, entity: Entity) -> str:
+        """How keys have the tokens of these records: ``"digest"``, ``"clear"`` or ``"authjs"`` (see ``schema.py``)."""
+        return "digest"
 
     def _add_secret(self, entity: Entity, key: Key, record: Any, secret: str) -> Any:
         """Store a new record without its token. Returns it as it was stored, but with the token."""

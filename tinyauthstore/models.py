@@ -123,7 +123,10 @@ def dump_json(value: Any) -> str:
     nested deeper than ``MAX_DEPTH``.
     """
     _only_text_keys(value)
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # json.dumps would make one at each call
 
 
 def load_json(text: str) -> Any:

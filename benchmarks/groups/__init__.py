@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ..measure import Section
 from ..workshop import Workshop
-from . import awaited, beside, foreign, lookups, peers, setup, sizes, threads, writes
+from . import awaited, beside, foreign, lookups, moves, peers, setup, sizes, threads, writes
 
 GROUPS: dict[str, Callable[[Workshop], Iterator[Section]]] = {
     "lookups": lookups.sections,
@@ -15,6 +15,7 @@ GROUPS: dict[str, Callable[[Workshop], Iterator[Section]]] = {
     "sizes": sizes.sections,
     "writes": writes.sections,
     "setup": setup.sections,
+    "moves": moves.sections,
     "threads": threads.sections,
     "async": awaited.sections,
     "peers": peers.sections,

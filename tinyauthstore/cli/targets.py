@@ -144,7 +144,7 @@ def _open(
 ) -> Any:
     if kind == "shelve":
         return (ShelveAdapter if writing else LookedAtShelf)(path, secret=_secret(), **models)
-    adapters._warned.add(schema.name)  # `stats` and `layouts` say it; a log before each table says it too often
+    adapters._warned.add(repr(schema))  # `stats` and `layouts` say it; a log before each table says it too often
     adapter: Any = SQLiteAdapter if writing else LookedAtFile
     return adapter(path, secret=_secret(), schema=schema, synchronize=synchronize, **models)
 
