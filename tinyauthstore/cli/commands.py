@@ -449,7 +449,7 @@ def export(given: Namespace) -> int:
 
 
 def _left_out(what: str) -> None:
-    tell(f"left out: {in_options(what)}")
+    tell(f"left out: {what}")
 
 
 def list_layouts(given: Namespace) -> int:
