@@ -169,15 +169,16 @@ class OnPostgres:
         return lambda **options: database.make(Thrifty, **options)
 
 
-class TestPostgres(OnPostgres, SessionContract, CustomModelContract, TransactionContract, ConcurrencyContract):
-    """Where databases differ most from each other."""
+class TestPostgres(OnPostgres, SessionContract, TransactionContract):
+    """The core, at every run of the suite."""
 
 
 @pytest.mark.soak
 class TestWholeContract(OnPostgres, AdapterContract):
-    """Fifteen seconds, if nothing else is running."""
+    """All of it, which takes five times as long."""
 
 
+@pytest.mark.soak
 class TestAwaited(TransactionContract):
     @pytest.fixture
     def make_adapter(self, database: Schemas) -> Make:
