@@ -41,8 +41,6 @@ from tinyauthstore.models import SESSION, USER
 from tinyauthstore.portable import copy, dump
 from tinyauthstore.testing import (
     AdapterContract,
-    ConcurrencyContract,
-    CustomModelContract,
     Household,
     SessionContract,
     TransactionContract,
