@@ -38,6 +38,12 @@ FRESH_SQLITE = Bar(200 * MICROSECOND, "time")
 CHECK = Bar(2 * SECOND, "time")
 """``check()`` of a file with 1,000,000 records."""
 
+MOVE = Bar(10 * MICROSECOND, "time")
+"""dump, load, copy: 100,000 records a second."""
+
+CONSTANT = Bar(1.2)
+"""Memory at the peak of a dump and a load, to that of the smallest: "constant", read as in ``FLAT``."""
+
 AWAITED = Bar(3)
 """A warm look-up through ``AsyncAdapter``, to the same called directly."""
 
@@ -52,3 +58,9 @@ SHELF_WRITE = Bar(2)
 
 BASELINE = Bar(100 * MICROSECOND, "time")
 """Back to a test suite's baseline: what the fixtures may cost each test (from the fixtures' own issue)."""
+
+LAYOUT = Bar(1.2)
+"""Session by token through another library's layout with ``cache_size=0``, to our own layout."""
+
+LAYOUT_WARM = Bar(1.1)
+"""The same warm: "the same", read as at most a tenth more."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import FLAGS, PATIENCE
+from test_cli_commands import ADA, KINDS, columns, files
 
 from tinyauthstore import ShelveAdapter, SQLiteAdapter, __version__
 from tinyauthstore.cli import main
@@ -130,3 +140,164 @@ def test_no_command_says_what_is_missing() -> None:
     finished = run()
     assert finished.returncode == 2
     assert "COMMAND" in finished.stderr
+
+
+# --- in a pipe, and in a terminal -------------------------------------------------------------
+
+
+def start(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """The command line in a fresh interpreter, with pipes for all three of its streams unless ``options`` say else."""
+    command = [sys.executable, "-W", "error", "-m", "tinyauthstore", *arguments]
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    return subprocess.Popen(command, cwd=cwd, env={"PYTHONPATH": str(ROOT), "TERM": "xterm"}, **streams)
+
+
+@pytest.mark.parametrize("kind", ["ours", "shelf", "prisma.sqlite", "better-auth.sqlite"])
+def test_a_process_opens_each_kind_of_store(kind: str, tmp_path: Path) -> None:
+    KINDS[kind](str(tmp_path / "store"))
+    finished = run("-s", "store", "users", cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert ADA in finished.stdout and "\033" not in finished.stdout
+
+
+SHOWING = """
+import shlex, sys
+from tinyauthstore.cli import main
+for line in sys.argv[1:]:
+    print("$", line, flush=True)
+    status = main(shlex.split(line))
+    print("status", status, flush=True)
+"""
+
+
+def in_terminal(*lines: str, cwd: Path, typed: bytes = b"", width: int = 80) -> str:
+    """What these command lines show, one after the other, in a terminal."""
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    command = [sys.executable, *FLAGS, "-c", SHOWING, *lines]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=environment) as process:
+        os.close(theirs)
+        os.write(terminal, typed)
+        shown, end = b"", time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                shown += os.read(terminal, 65536) if select.select([terminal], [], [], 1)[0] else b""
+            except OSError:  # nobody has its other end any more
+                break
+        process.kill()
+        os.close(terminal)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_of_80_columns_shows_every_kind_of_store_in_lines_that_fit(tmp_path: Path) -> None:
+    for kind, make in KINDS.items():
+        make(str(tmp_path / kind))
+    commands = ("stats", "users", f"show {ADA}", "sessions", "check")
+    shown = in_terminal(*(f"-s {kind} {command}" for kind in KINDS for command in commands), cwd=tmp_path)
+    assert shown.count("status 0\n") == len(KINDS) * len(commands)
+    plain = re.sub(r"\033\[[01]m", "", shown)
+    assert "\033[1mID" in shown and "\033[1mSESSION" in shown and "\033" not in plain
+    assert [line for line in plain.splitlines() if columns(line) > 80] == []
+    piped = run("-s", "ours", "users", cwd=tmp_path).stdout
+    assert f"$ -s ours users\n{piped}status 0\n" in plain
+
+
+def test_a_wider_terminal_shows_more(tmp_path: Path) -> None:
+    with SQLiteAdapter(tmp_path / "store") as store:
+        store.create_user(email=f"{'long.' * 10}@example.com", name="A name that goes on and on")
+    shown = in_terminal("-s store users", cwd=tmp_path, width=140)
+    assert f"{'long.' * 10}@example.com  A name that goes on and on\n" in shown
+
+
+def test_a_question_is_answered_in_the_terminal(tmp_path: Path) -> None:
+    KINDS["ours"](str(tmp_path / "store"))
+    shown = in_terminal("-s store delete-user ada", "-s store delete-user ada", cwd=tmp_path, typed=b"n\ny\n")
+    question = "Delete ada@example.com, with accounts, sessions and passkeys? [y/N] "
+    assert re.findall(re.escape(question) + "(.*)", shown) and "nothing was changed" in shown
+    assert "deleted ada\n" in shown
+
+
+AS_NOBODY = """
+import os, sys
+from tinyauthstore.cli import main
+main(["-s", "memory:", "stats"])  # imports what it needs
+os.setgid(65534)
+os.setuid(65534)
+for line in (["users"], ["purge", "--yes"], ["dump"], ["init"], ["backup", "other"]):
+    print(main(["-s", sys.argv[1], *line]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_is_not_writable_is_out_of_reach_and_keeps_its_directory_clean(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for kind in ("ours", "prisma.sqlite", "shelf"):
+            store = Path(folder) / kind
+            KINDS[kind](str(store))
+            if kind != "shelf":
+                store.chmod(0o644)
+            before = files(Path(folder))
+            command = [sys.executable, *FLAGS, "-c", AS_NOBODY, str(store)]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(ROOT)})
+            init = "3" if kind == "shelf" else "2"  # whether that directory is empty cannot be told
+            assert done.stdout.split()[-5:] == ["3", "3", "3", init, "3"], done.stdout + done.stderr
+            assert done.stderr.count("\n") == 5 and done.stderr.count("tinyauthstore: ") == 5
+            assert files(Path(folder)) == before
+
+
+# --- interrupted, or cut off ------------------------------------------------------------------
+
+
+def test_control_c_while_a_dump_is_loaded_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    with SQLiteAdapter(tmp_path / "full") as store, store.transaction():
+        for number in range(3000):
+            store.create_user(email=f"{number}@example.com")
+    SQLiteAdapter(tmp_path / "store").close()
+    assert main(["-s", str(tmp_path / "full"), "dump", str(tmp_path / "dump")]) == 0
+    before = files(tmp_path)
+    with start("-s", "store", "load", cwd=tmp_path) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write((tmp_path / "dump").read_bytes()[:-9999])  # more than a pipe holds: most of it was read
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"tinyauthstore: interrupted; nothing is half done\n"
+    assert process.returncode == 130
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["users --limit 2000", "dump", "export redis"])
+def test_output_that_nobody_can_take_is_no_traceback(command: str, tmp_path: Path) -> None:
+    with SQLiteAdapter(tmp_path / "store") as store, store.transaction():
+        for number in range(2000):
+            store.create_user(email=f"{number}@example.com")
+    with open("/dev/full", "wb") as full, start("-s", "store", *command.split(), cwd=tmp_path, stdout=full) as process:
+        assert process.stderr is not None
+        assert process.stderr.read() == b"tinyauthstore: No space left on device\n"
+    assert process.returncode == 3
+    with start("-s", "store", *command.split(), cwd=tmp_path) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_streams_that_are_closed_are_no_traceback(tmp_path: Path) -> None:
+    KINDS["ours"](str(tmp_path / "store"))
+    line = f"'{sys.executable}' -W error -m tinyauthstore -s store"
+    script = f"{line} users >&-; echo $?; {line} users 2>&- | wc -l; {line} purge <&-; echo $?"
+    finished = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    )
+    assert finished.stdout.split() == ["3", "3", "2"]
+    assert [line.partition(": ")[0] for line in finished.stderr.splitlines()] == ["tinyauthstore"] * 2
+
+
+def test_a_terminal_without_unicode_shows_escapes(tmp_path: Path) -> None:
+    with SQLiteAdapter(tmp_path / "store") as store:
+        store.create_user(email=ADA, name="Zo\xeb 山")
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "tinyauthstore", "-s", "store", "users"]
+    assert b"Zo\\xeb \\u5c71" in subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment).stdout

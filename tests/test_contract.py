@@ -188,3 +188,14 @@ def test_a_lowered_absolute_age_shows_wherever_a_session_is_returned(
     shown = [store.get_session_and_user(session.session_token).session, *store.list_sessions(session.user_id)]
     shown += [store.touch_session(session.session_token), store.delete_session(session.session_token)]
     assert {one.expires for one in shown} == {clock.now + 10 * DAY}
+
+
+def test_a_lowered_absolute_age_shows_in_the_count(
+    lowered: tuple[SQLiteAdapter, FrozenClock, Session],
+) -> None:
+    """What is absent everywhere else is not counted, although it could still be stored for weeks."""
+    store, clock, session = lowered
+    clock.tick(days=10, microseconds=-1)
+    assert store.count().sessions == len(store.list_sessions(session.user_id)) == 1
+    clock.tick(microseconds=1)
+    assert store.count().sessions == len(store.list_sessions(session.user_id)) == 0

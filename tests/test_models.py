@@ -507,6 +507,7 @@ ERRORS = [
     tinyauthstore.BusyError("busy", path="auth.db"),
     tinyauthstore.LockedError("locked", path="auth.db"),
     tinyauthstore.ClosedError("closed"),
+    tinyauthstore.TransferError("line 3 is damaged", line=3),
 ]
 
 

@@ -51,6 +51,7 @@ from tinyauthstore import (
     errors,
     forks,
 )
+from tinyauthstore.cli import main
 from tinyauthstore.testing import DAY, SessionContract
 from tinyauthstore.testing import GROUPS as KIT
 
@@ -206,6 +207,34 @@ def test_the_two_commands_are_the_only_ones_shown_for_a_shell() -> None:
     ]
 
 
+def test_the_shown_session_is_what_the_command_line_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for ids and dates."""
+    [shown] = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    with SQLiteAdapter("auth.db") as store:
+        for id, name, email in (("8c1d7b1e-6c88-4c1b-a2a5-1d8a0c9e7f10", "Ada", "Ada@example.com"),
+                                ("2f4cb0a5-6a5f-4f07-9c40-0a1de33d4c55", "Grace", GRACE)):  # fmt: skip
+            store.create_user(id=id, name=name, email=email)
+            store.create_session(user_id=id)
+    printed = ""
+    for line in re.findall(r"^\$ tinyauthstore (.*)", shown, re.MULTILINE):
+        assert main(line.split()) == 0
+        printed += f"$ tinyauthstore {line}\n{''.join(capsys.readouterr())}"
+    assert _without_chance(printed) == _without_chance(shown)
+
+
+def _without_chance(text: str) -> str:
+    return re.sub(r"\b[0-9a-f]{32}\b|\b\d{4}-\d\d-\d\d\b", lambda found: "#" * len(found[0]), text)
+
+
+def test_the_table_of_commands_has_each_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    named = {text.split()[0] for first, _ in rows(section("The command line")) for text in code(first)}
+    assert main(["--help"]) == 0
+    assert named == {*re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, re.MULTILINE)}
+
+
 def test_the_charts_are_there_and_the_table_has_their_figures() -> None:
     """In the first column, where a row has the name of a bar."""
     drawn = (ROOT / "benchmarks" / "charts.svg").read_text(encoding="utf-8")
@@ -303,10 +332,11 @@ def test_the_options_table_names_exactly_the_options_with_their_defaults() -> No
     assert {name: ast.literal_eval(default) for name, default in options} == constructor_options()
 
 
-def test_the_last_two_options_are_those_of_sqlite_alone() -> None:
+def test_the_last_options_are_those_of_sqlite_alone() -> None:
     names = [code(row[0])[0] for row in rows(section("Options"))]
     shared = keywords(base.BaseAdapter.__init__)
-    assert names[-2:] == [name for name in keywords(SQLiteAdapter.__init__) if name not in shared]
+    own = [name for name in keywords(SQLiteAdapter.__init__) if name not in shared]
+    assert names[-len(own) :] == own
 
 
 def error_classes() -> dict[str, type]:

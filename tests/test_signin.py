@@ -136,6 +136,15 @@ def test_a_new_address_becomes_a_user_whose_address_is_proven(store: Any) -> Non
     assert store.get_session_and_user(answer.session.session_token) == (answer.session, answer.user)
 
 
+def test_an_address_is_kept_without_the_blanks_around_it(store: Any, clock: FrozenClock) -> None:
+    """A line break at its end would end a mail's header."""
+    assert by_email(store, " ada@example.com\n").user.email == ADA
+    account = by_account(store, email="\tgrace@example.com ")
+    assert account.user.email == "grace@example.com"
+    token = account.session.session_token
+    assert confirmed(store, token, requested(store, token, " new@example.com\n"), NEW + "\r").user.email == NEW
+
+
 @pytest.mark.parametrize("address", [ADA, "ADA@Example.com", " ada@example.com\n"])
 def test_a_known_address_is_its_user_however_it_is_spelt(store: Any, address: str) -> None:
     ada = proven(store)
@@ -177,7 +186,9 @@ def test_who_fails_to_sign_in_stays_who_they_were(store: Any) -> None:
     assert live(store, before)
 
 
-@pytest.mark.parametrize("identifier", ["reset:ada", "ada", "ada＠example.com", "", " ", "a da@example.com", "\ud800@"])
+@pytest.mark.parametrize(
+    "identifier", ["reset:ada", "ada", "ada＠example.com", "", " ", "a da@example.com", "\ud800@"]
+)
 def test_a_token_for_anything_but_an_address_signs_nobody_in_and_is_not_used_up(store: Any, identifier: str) -> None:
     """An application has other purposes; to whom such a token was given is for it to know."""
     token = "token"
@@ -190,7 +201,9 @@ def test_a_token_for_anything_but_an_address_signs_nobody_in_and_is_not_used_up(
     assert store.use_verification_token(identifier=identifier, token=token)
 
 
-@pytest.mark.parametrize("text", ["\0", "\ud800", "x" * 10_000_000, "' OR '1'='1", "@", "%@%"], ids=lambda text: ascii(text[:9]))
+@pytest.mark.parametrize(
+    "text", ["\0", "\ud800", "x" * 10_000_000, "' OR '1'='1", "@", "%@%"], ids=lambda text: ascii(text[:9])
+)
 def test_whatever_a_stranger_sends_signs_nobody_in(store: Any, text: str) -> None:
     proven(store)
     token = signed_in(store, "ada")
@@ -357,7 +370,9 @@ def test_a_trusted_provider_proves_a_new_users_address(store: Any, verified: Any
     assert answer.user.email_verified == since == store.get_user(answer.user.id).email_verified
 
 
-@pytest.mark.parametrize("claim", ["true", "false", "True", 1, 1.0, [True], {"a": 1}, "2026-01-01", None, False, datetime(2026, 1, 1)])
+@pytest.mark.parametrize(
+    "claim", ["true", "false", "True", 1, 1.0, [True], {"a": 1}, "2026-01-01", None, False, datetime(2026, 1, 1)]
+)
 def test_only_true_and_an_aware_datetime_prove_an_address(store: Any, claim: Any) -> None:
     """``bool("false")`` is True, and a naive datetime is no moment."""
     assert by_account(store, email=ADA, email_verified=claim, proves_email=True).user.email_verified is None
@@ -366,7 +381,9 @@ def test_only_true_and_an_aware_datetime_prove_an_address(store: Any, claim: Any
         by_account(store, at("github", "2"), email="grace@example.com", email_verified=claim, proves_email=True)
 
 
-@pytest.mark.parametrize("trusted, claimed, known", [c for c in itertools.product([True, False], repeat=3) if not all(c)])
+@pytest.mark.parametrize(
+    "trusted, claimed, known", [case for case in itertools.product([True, False], repeat=3) if not all(case)]
+)
 def test_a_taken_address_is_refused_unless_everybody_has_proven_it(
     store: Any, trusted: bool, claimed: bool, known: bool
 ) -> None:
@@ -424,7 +441,11 @@ def test_the_same_number_at_two_providers_is_two_accounts(store: Any) -> None:
     assert by_account(store, at("github")).user.id != by_account(store, at("gitlab")).user.id
 
 
-@pytest.mark.parametrize("unfit", [5, "", " ", "a b@example.com", "no-at-sign", "\ud800@example.com", ["ada@example.com"], "x@" * 9000])
+@pytest.mark.parametrize(
+    "unfit",
+    [5, "", " ", "a b@example.com", "no-at-sign", "\ud800@example.com", ["ada@example.com"], "x@" * 9000],
+    ids=lambda unfit: ascii(unfit)[:20],
+)
 def test_no_profile_keeps_anybody_from_signing_in(store: Any, unfit: Any) -> None:
     answer = by_account(store, email=unfit, name=5, image="\ud800", email_verified=True, proves_email=True)
     assert answer.user == User(answer.user.id)
@@ -575,16 +596,21 @@ def test_a_sign_ins_answer_shows_no_token(store: Any, sign_in: Callable[..., Any
 
 
 class Counting(MemoryAdapter):
-    """It counts the transactions that were begun."""
+    """It counts the transactions that were begun, and the look-ups of sessions outside of any."""
 
-    begun = 0
+    begun = outside = 0
 
     def _begin(self, depth: int, patience: float) -> None:
         self.begun += depth == 0
         super()._begin(depth, patience)
 
+    def get_session_and_user(self, session_token: str) -> Any:
+        self.outside += not self._marks
+        return super().get_session_and_user(session_token)
+
 
 def test_each_function_is_one_transaction() -> None:
+    """What it has looked up holds until it has written: the session has not ended meanwhile."""
     with Counting() as store:
         proven(store)
         register(store, "ada", counter=0)
@@ -599,9 +625,9 @@ def test_each_function_is_one_transaction() -> None:
         ]
         for number, call in enumerate(calls):
             change = request_email_change(store, session_token=token, email=NEW) if number == 5 else None
-            store.begun = 0
+            store.begun = store.outside = 0
             assert call() is not None
-            assert store.begun == 1
+            assert (store.begun, store.outside) == (1, 0)
 
 
 # --- change of address ------------------------------------------------------------------------

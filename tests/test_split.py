@@ -711,6 +711,17 @@ def test_what_some_stores_cannot_do_the_others_do(stores: Stores, method: str) -
         stores["users"].check()
 
 
+def test_each_kind_is_counted_in_its_store() -> None:
+    """The session store has users, too, whom nobody asked it about."""
+    users, sessions, verification = MemoryAdapter(), MemoryAdapter(), MemoryAdapter()
+    with SplitAdapter(users=users, sessions=sessions, verification=verification) as split:
+        split.create_user(id="grace")
+        split.create_session(user_id=split.create_user(id="ada").id)
+        split.create_verification_token(identifier="x")
+        assert split.count() == (2, 0, 1, 1, 0)
+        assert [user.id for user in split.list_users()] == ["ada", "grace"]
+
+
 def test_its_methods_have_the_names_signatures_and_docstrings_of_the_contract() -> None:
     for name in dir(Adapter):
         if not name.startswith("_"):

@@ -9,6 +9,7 @@ from tinyauthstore import (
     Adapter, MemoryAdapter, SessionStore, SplitAdapter, SQLiteAdapter, User, UserStore, VerificationStore,
 )
 from tinyauthstore.aio import AsyncAdapter
+from tinyauthstore.signin import sign_in_by_email
 
 if TYPE_CHECKING:
     from typing import reveal_type
@@ -36,6 +37,8 @@ async def awaited(anybodys: Adapter) -> None:
     reveal_type(await AsyncAdapter(MemoryAdapter()).get_user("ada"))  # User | None
     reveal_type(await AsyncAdapter(anybodys).get_user("ada"))  # User | None
     reveal_type(await AsyncAdapter(SplitAdapter(users=MemoryAdapter())).check())  # list[str]
+    reveal_type(await store.run(sign_in_by_email, identifier="a", token="b"))  # tuple[User, Session, bool, fallback=SignedIn] | None
+    await store.run(sign_in_by_email, identifier="a")  # error: Missing named argument "token" for "run" of "AsyncAdapter"
     await store.get_user(1)  # error: Argument 1 has incompatible type "int"; expected "str"  [arg-type]
     await store.create_user("ada@example.com")  # error: Too many positional arguments  [call-arg]
     await store.create_session()  # error: Missing named argument "user_id"  [call-arg]

@@ -13,6 +13,7 @@ import random
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -36,7 +37,7 @@ from .recorded import Recorded
 from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
-    COLUMN, COLUMNS, DATA_VERSION, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
+    COLUMN, COLUMNS, DATA_VERSION, DEFAULT, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
     compiled, in_words, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
@@ -71,7 +72,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         *,
         synchronize: bool = True,
         durability: Literal["full", "normal"] = "full",
-        schema: Schema = OURS,
+        schema: Schema | None = None,
         **options: Unpack[Options[UserT, AccountT, SessionT, VerificationTokenT, AuthenticatorT]],
     ) -> None:
         """Open ``path``, creating the file (mode 0600) unless it exists.
@@ -80,7 +81,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         ``synchronize``: create and convert what the models need, as ``reshape.py`` says; False only verifies.
         ``durability``: with ``"full"``, every acknowledged write survives a power cut; with
         ``"normal"``, it survives the process, but a power cut may undo the last few writes. ``schema``: how
-        records lie in the file, if it is another application's: one of ``layouts.py``, or your own.
+        records lie in the file, if it is another application's: one of ``layouts.py``, or your own; None: as in
+        all files of ours.
         ``BaseAdapter`` explains the other options.
 
         StorageError if the file is not one of our stores, is damaged, was written by a newer version, cannot
@@ -103,6 +105,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._path = path if self._in_memory else paths.resolved(path)
         self._synchronous = durability.upper()
         self._synchronize = synchronize
+        schema = OURS if schema is None else schema
         if not isinstance(schema, Schema):
             raise TypeError(f"schema= takes a Schema, such as layouts.prisma; got {type(schema).__name__}")
         self._schema = compiled(schema, tuple(self._models.values()))
@@ -113,6 +116,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._watch: Watch | None = None  # None in memory, and while there is no connection
         self._file_meant: paths.Opened | None = None  # None in memory
         self._look_at = math.inf  # the monotonic() from which on a look-up looks whether it is there
+        self._usual_cache: int | None = None  # what cache_size was before a transaction that adds many records
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
@@ -148,8 +152,8 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     f"{schema.name} stores tokens hashed as Auth.js does it: secret= must be its AUTH_SECRET"
                 )
         self._makes_user_ids = schema.user.makes_ids
-        if schema.in_the_clear and not (schema.name in _warned):
-            _warned.add(schema.name)
+        if schema.in_the_clear and repr(schema) not in _warned:
+            _warned.add(repr(schema))
             warn(
                 "%s keeps tokens in the clear (%s): whoever can read such a file can sign in as anybody",
                 schema.name, ", ".join(schema.in_the_clear),
@@ -160,6 +164,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if table is None or table.tokens == "digest":
             return self._digest(token)
         return token_part(table.tokens, token, self._secret)
+
+    def _token_storage(self, entity: Entity) -> str:
+        table = self._schema.tables.get(entity)
+        return "digest" if table is None else table.tokens
 
     def _statements(self, entity: Entity) -> Statements:
         """The statements for a kind of record. StorageError if the schema has no table for it."""
@@ -320,7 +328,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             raise self._unfit(changes)
         if changes.missing and not synchronize:
             raise self._lacks(changes)
-        self._run("PRAGMA journal_mode = WAL")
+        self._enter_wal_mode()
         if changes.steps and synchronize:
             self._run("BEGIN IMMEDIATE")
             # Another process may have been faster: only under the lock is it certain what is missing.
@@ -416,18 +424,27 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
     def _recorded(self) -> dict[str, dict[str, Recorded]]:
         """What the file says of the custom fields in tables of ours, by the plural of the record's name."""
         found: dict[str, dict[str, Recorded]] = {}
-        if not self._run("SELECT 1 FROM sqlite_schema WHERE name = ?", (self._schema.kinds,)):
+        if (self._schema.kinds,) not in self._run(TABLES):
             return found
         plurals = {table.name: entity.plural for entity, table in self._schema.tables.items() if table.ours}
-        for name, field, kind in self._run(f"SELECT table_name, field, kind FROM {self._schema.kinds}"):
+        for name, field, kind in self._run(self._schema.select_kinds):
             if name not in plurals:
                 continue
             for not_null, default in self._run(COLUMN, (name, field)):
-                value = None if default is None else self._run(f"SELECT {default}")[0][0]
-                decode = CODECS[kind.partition(" ")[0]].decode
+                value = None if default is None else self._run(DEFAULT.format(default))[0][0]
+                decode = codec.decode if (codec := CODECS.get(kind.partition(" ")[0])) is not None else None
                 value = value if value is None or decode is None else decode(value)
                 found.setdefault(plurals[name], {})[field] = Recorded(kind, not not_null, value)
         return found
+
+    def _unread(self) -> list[str]:
+        """The columns of the tables that have records, which no field is read from and nothing here fills."""
+        return [
+            f"{table.name}.{column}"
+            for table in self._schema.tables.values()
+            for (column,) in self._run(COLUMNS, (table.name,))
+            if column.lower() not in table.known_columns()
+        ]
 
     # -- executing SQL
 
@@ -510,10 +527,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _violated(self, what: str) -> AuthStoreError:
         """The error for a constraint of somebody else's table that a write would break."""
-        found = re.fullmatch(r"UNIQUE constraint failed: (.*?)\.([^,.]*)(, .*)?", what)
-        for table in self._schema.tables.values() if found is not None else ():
-            if found is not None and table.name == found[1]:
-                field = table.field_of(found[2])
+        for table in self._schema.tables.values():
+            taken = what.removeprefix(f"UNIQUE constraint failed: {table.name}.")
+            if taken != what:
+                field = table.field_of(taken.partition(f", {table.name}.")[0])
                 model = table.model.__name__
                 return ConflictError(f"{model}.{field} is taken", model=model, field=field)
         if what.startswith("FOREIGN KEY"):
@@ -710,6 +727,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
         To be raised outside ``except``: no __context__ may hold the value, which may be a token.
         """
+        if self._schema.foreign:
+            name = self._schema.schema.name
+            return self._trouble(f"holds a value in {where} that {name} cannot read ({what}); check() names all such")
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     # -- writes
@@ -721,14 +741,25 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _add_all(self, entity: Entity, records: Sequence[tuple[Key, Any]]) -> int:
         table = self._statements(entity)
-        if not table.exact:
+        if not (table.exact and table.ours):  # it may lack the constraints that find what is taken
             return super()._add_all(entity, records)
+        if self._usual_cache is None:
+            self._usual_cache = self._run("PRAGMA cache_size")[0][0]
+            self._run(f"PRAGMA cache_size = {BULK_CACHE}")
+        number = 0
+
+        def rows() -> Iterator[Sequence[Any]]:
+            nonlocal number
+            for number, (key, record) in enumerate(records):
+                yield table.row(key, record, self._now)
+
         try:
-            with self.transaction():
-                self._run_all(table.insert, (table.row(*pair, self._now) for pair in records))
+            self._run_all(table.insert, rows())
         except StorageError as error:
+            # The rows before it stay. Undoing them would take a savepoint, for which SQLite copies each page that is
+            # written to: that took as long as the writing.
             if isinstance(error.__cause__, sqlite3.IntegrityError):
-                return super()._add_all(entity, records)  # one of them has an obstacle
+                return number
             raise
         return len(records)
 
@@ -809,6 +840,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if self._connection is not None and self._connection.in_transaction:
             self._run("ROLLBACK")  # of a transaction that was interrupted, and whose rollback was too
         self._run("BEGIN IMMEDIATE", patience=patience)
+        if self._usual_cache is not None:
+            self._run(f"PRAGMA cache_size = {self._usual_cache}")
+            self._usual_cache = None
 
     def _require_whole(self) -> None:
         """StorageError if SQLite has rolled the transaction back by itself: the disk is full, or fails."""
@@ -932,6 +966,13 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     for what, query in table.doubles:
                         if count := self._run(query, (), connection)[0][0]:
                             found.append(f"{table.name}: {count} times, several rows have the same {what}")
+                    if table.addresses is not None:
+                        addresses = Counter(
+                            table.normal_address(cell) for (cell,) in self._stream(connection, table.addresses)
+                        )
+                        del addresses[None]
+                        if count := sum(n > 1 for n in addresses.values()):
+                            found.append(f"{table.name}: {count} times, several rows have the same e-mail address")
                     for row in self._stream(connection, table.suspects):
                         found += self._check_row(entity, row)
                     for row in self._stream(connection, table.orphans) if table.orphans else ():
@@ -1038,6 +1079,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if problems:
             raise self._trouble(f"is damaged: {'; '.join(map(in_words, problems))}")
 
+    def _enter_wal_mode(self) -> None:
+        self._run("PRAGMA journal_mode = WAL")
+
     def _leave_wal_mode(self) -> None:
         self._file_meant, self._look_at = None, math.inf  # the -wal goes
         self._run("PRAGMA journal_mode = DELETE")
@@ -1140,6 +1184,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 WAL_LIMIT = 8 << 20
 """Bytes to which the -wal shrinks when a reader that had kept it from being reused is gone. It is twice what
 it has without such readers, so that it is not cut and extended again all the time."""
+
+BULK_CACHE = -64_000
+"""SQLite's page cache, in KiB, while many records are added: with the usual 2 MB, the pages of the indexes are written
+out and read back again and again, which takes twice the time."""
 
 LOOK_EVERY = 1.0
 """Seconds after which a look-up looks again whether the file is still there."""

@@ -967,6 +967,10 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
         """What a key has in the place of a session's or verification token."""
         return self._digest(token)
 
+    def _token_storage(self, entity: Entity) -> str:
+        """How keys have the tokens of these records: ``"digest"``, ``"clear"`` or ``"authjs"`` (see ``schema.py``)."""
+        return "digest"
+
     def _add_secret(self, entity: Entity, key: Key, record: Any, secret: str) -> Any:
         """Store a new record without its token. Returns it as it was stored, but with the token."""
         stored = self._add(entity, key, dataclasses.replace(record, **{secret: ""}))

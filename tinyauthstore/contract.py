@@ -197,8 +197,8 @@ class VerificationStore(Protocol):
         """Create and return a token for ``identifier``. The same pair again replaces the earlier one.
 
         ``expires`` defaults to ``verification_max_age`` from now. ``attempts``: this is a short code, which replaces
-        the identifier's earlier codes and dies of so many wrong tokens; None: a token that is too long to be guessed.
-        InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
+        the identifier's earlier codes, and so many wrong tokens for the identifier kill it; None: a token that is too
+        long to be guessed. InvalidFieldError if it is less than 1. Source: ASVS 6.5.5 (at most 10 minutes), 6.6.3 (no guessing).
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ encoding of the value that is found in such columns: a date may be a number, its
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -111,6 +112,10 @@ def codec_of_members(kind: Kind, codec: Codec) -> Codec:
 # --- dates in columns of other applications ---------------------------------------------------
 
 
+_DIGITS = re.compile(r"-?[0-9]{1,19}(\.[0-9]{0,9})?")
+"""A number as text; a fraction is there if SQLite made the text of a REAL."""
+
+
 def _reader(microseconds: int) -> Callable[[Any], datetime]:
     """A function that reads any encoding of a date; numbers count units of so many microseconds."""
 
@@ -120,9 +125,10 @@ def _reader(microseconds: int) -> Callable[[Any], datetime]:
                 raise TypeError("no date")
             return from_microseconds(round(cell * microseconds))
         if cell[4:5] != "-":  # asked first: Python reads some digits as a date without hyphens
-            if not cell.removeprefix("-").isdecimal() or len(cell) > 20:
+            if _DIGITS.fullmatch(cell) is None:
                 raise ValueError("no date")
-            return from_microseconds(int(cell) * microseconds)
+            number = float(cell) if "." in cell else int(cell)
+            return from_microseconds(round(number * microseconds))
         try:
             moment = from_iso(cell)
         except ValueError:
@@ -150,10 +156,21 @@ milliseconds = _date("INTEGER", lambda moment: to_microseconds(moment) // 1000, 
 microseconds = _date("INTEGER", to_microseconds, 1)
 """A date as INTEGER microseconds since 1970 UTC."""
 
-float_seconds = _date("REAL", lambda moment: to_microseconds(moment) / 10**6, 10**6)
+def _float(unit: int) -> Callable[[datetime], float]:
+    """A function that encodes dates as floats, none of which is later than its date: no session lives longer."""
+
+    def encode(moment: datetime) -> float:
+        whole = to_microseconds(moment)
+        number = whole / unit
+        return number if round(number * unit) <= whole else math.nextafter(number, -math.inf)
+
+    return encode
+
+
+float_seconds = _date("REAL", _float(10**6), 10**6)
 """A date as REAL seconds since 1970 UTC, Python's ``time.time()``; exact to the microsecond until 2106."""
 
-float_milliseconds = _date("REAL", lambda moment: to_microseconds(moment) / 1000, 1000)
+float_milliseconds = _date("REAL", _float(1000), 1000)
 """A date as REAL milliseconds since 1970 UTC."""
 
 milliseconds_as_text = _date("TEXT", lambda moment: str(to_microseconds(moment) // 1000), 1000)
@@ -184,10 +201,9 @@ def iso(example: str) -> Codec:
 
 
 def _digits(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if str(number) != text or number >= 2**63:
+    if re.fullmatch("0|-?[1-9][0-9]{0,18}", text) is None or not -(2**63) <= int(text) < 2**63:
         raise ValueError("not an integer in digits")
-    return number
+    return int(text)
 
 
 integer_id = Codec("INTEGER", _digits, lambda cell: _whole(cell), exact=False)

@@ -24,7 +24,7 @@ class ConflictError(AuthStoreError):
 
 
 class AccountNotLinkedError(ConflictError):
-    """Somebody signs in by an account that is linked to nobody, and its e-mail address is a user's; nothing was changed.
+    """Somebody signs in by an account that is linked to nobody, but a user has its address; nothing was changed.
 
     ``provider`` is the account's. The address is not kept. Raised by ``signin.sign_in_by_account``.
     """

@@ -1,16 +1,17 @@
-"""The same records in the forms that other systems load in bulk, where Auth.js's official adapter then serves them.
+"""The same records as other systems load them in bulk, where Auth.js's official adapters then serve them.
 
-Each class below is one system; its docstring says what the adapter there looks for. Sources: the adapters' code
-(nextauthjs/next-auth, packages/adapter-*), and what they wrote themselves (tests/files/remote).
+Each class below is one system; its docstring says what the adapter there looks for. Sources: the code of the
+adapters (nextauthjs/next-auth, packages/adapter-*), and what they wrote themselves (tests/files/remote).
 
-Common to all: an e-mail address is written in its normal form, because Auth.js asks for lower case and the adapters
-compare exactly. Times are exact to the millisecond, as JavaScript's are. A digest is never written in the place of
-a token: whoever has an old copy of our file could present it as a cookie. Half a surrogate pair, which UTF-8
-cannot hold and only what a provider sent may contain, becomes "?".
+Common to all: an e-mail address is written in its normal form, because Auth.js asks for lower case and the
+adapters compare exactly. Times are exact to the millisecond, as JavaScript's are. A digest is never written in
+the place of a token: whoever has an old copy of our file could present it as a cookie. Half a surrogate pair,
+which UTF-8 cannot hold and only what a provider sent may contain, becomes "?".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,41 +22,32 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, ClassVar, NamedTuple, NoReturn
 
-from .base import BaseAdapter, brief
+from .base import brief
 from .clock import UTC
 from .errors import InvalidFieldError
 from .models import (
     ACCOUNT, AUTHENTICATOR, AUTHJS_NAMES, ENTITIES, NORMAL_FORMS, NOT_IN_AUTHJS, SESSION, USER,
-    VERIFICATION_TOKEN, Entity, Field, fields_of,
+    VERIFICATION_TOKEN, Counts, Entity, Field, fields_of,
 )
-from .split import SplitAdapter
-
-
-class Exported(NamedTuple):
-    """How many records an export moved, by kind; and how many things it left out, by the reason.
-
-    ``f"{count} {reason}"`` is for people: "12 sessions: only digests of ...".
-    """
-
-    records: dict[str, int]
-    left_out: dict[str, int]
+from .portable import Moved, _homes
 
 
 def export(
     store: Any, file: BinaryIO, format: str, *, tool: str | None = None, into: str | None = None,
     warn: Callable[[str], object] | None = None,
-) -> Exported:
+) -> Moved:
     """Write every record that another system can take to ``file``. Returns how many moved, and what did not.
 
     ``format`` is one of ``FORMATS``. ``tool``: whose tables in PostgreSQL, one of ``TOOLS`` (None: ``pg``).
-    ``into``: DynamoDB's table (None: ``next-auth``), or the adapter's ``baseKeyPrefix`` in Redis (None: empty).
-    ``warn`` is called with a sentence for each reason to leave something behind, before the first byte is
-    written; what it raises ends the export.
+    ``into``: DynamoDB's table (None: ``next-auth``), or the adapter's ``baseKeyPrefix`` in Redis (None: none).
+    ``warn`` is called with a sentence for each reason to leave something out, before the first byte is written;
+    what it raises ends the export.
 
     The store is read twice, the first time only to learn what the target refuses: InvalidFieldError, before
     the first byte, names the first record without which the others would be wrong, and says how many there
-    are. (If somebody adds such a record in between, it comes in the middle.) ValueError for an unknown format or tool, or an option that is not the format's; TypeError for a
-    store that is no ``BaseAdapter``, and no ``SplitAdapter`` of such.
+    are; it comes in the middle if somebody adds such a record in between. ValueError for an unknown format or
+    tool, or an option that is not the format's. TypeError for a store, or a part of a ``SplitAdapter``, that
+    is no ``BaseAdapter``: ``copy`` it into one first.
 
     Memory is constant: users are written one by one, each with all that belongs to them, so that nothing
     refers to a user who is not there. What others change meanwhile may be in the export or not.
@@ -75,34 +67,38 @@ def export(
     target = _target(format, tool, into)
     for data in _written(store, target):
         file.write(data)
-    return Exported(target.records, dict(target.left_out))
+    return Moved(Counts(**target.records), target.left_out)
 
 
 # --- from a store to a target -----------------------------------------------------------------
 
 
-def _records(store: Any, entity: Entity, user_id: str | None = None) -> Iterator[tuple[Entity, Any]]:
-    """All records of a kind, or one user's, each with its kind; None stands for one that has expired.
+def _records(home: Any, entity: Entity, user_id: str | None = None) -> Iterator[tuple[Entity, Any]]:
+    """All records of a kind in its store, or one user's, each with its kind; None for each that has expired.
 
-    TypeError as in ``export``.
+    A session or verification token has its token only if the store's keys are what Auth.js looks for, as in the
+    files of other libraries: the token itself, or the digest that Auth.js makes of the one in a mail.
     """
-    while isinstance(store, SplitAdapter):
-        role = {SESSION: "_sessions", VERIFICATION_TOKEN: "_verification"}.get(entity, "_users")
-        store = getattr(store, role)
-    if not isinstance(store, BaseAdapter):
-        raise TypeError(f"export reads stores that extend BaseAdapter, not {store!r}")
-    found = store._walk(entity) if user_id is None else store._find(entity, user_id).items()
-    for _, record in found:
-        yield entity, store._live(record) if entity.withheld else record
+    secret = None
+    if entity.withheld:
+        part = home._part(entity, "token")
+        if part == "token" or (entity is VERIFICATION_TOKEN and isinstance(part, str)):
+            secret = entity.withheld[0]
+    found = home._walk(entity) if user_id is None else home._find(entity, user_id).items()
+    for key, record in found:
+        if secret is not None:
+            record = dataclasses.replace(record, **{secret: key[-1]})
+        yield entity, home._live(record) if entity.withheld else record
 
 
 def _everything(store: Any) -> Iterator[tuple[Entity, Any]]:
     """Every user, each followed by what belongs to them; then the verification tokens."""
-    for _, user in _records(store, USER):
+    homes = _homes(store)
+    for _, user in _records(homes[USER], USER):
         yield USER, user
         for entity in (ACCOUNT, AUTHENTICATOR, SESSION):
-            yield from _records(store, entity, user.id)
-    yield from _records(store, VERIFICATION_TOKEN)
+            yield from _records(homes[entity], entity, user.id)
+    yield from _records(homes[VERIFICATION_TOKEN], VERIFICATION_TOKEN)
 
 
 def _written(store: Any, target: _Target) -> Iterator[bytes]:
@@ -170,7 +166,7 @@ _OURS = {one: frozenset(AUTHJS_NAMES.get(f.name, f.name) for f in fields_of(one.
 
 @functools.lru_cache(maxsize=256)
 def _rewritten(model: Any) -> list[tuple[str, str]]:
-    """The fields that are not written as ``to_authjs`` has them, addresses and times: our name and Auth.js's."""
+    """The fields that are written otherwise than ``to_authjs`` has them: our name of each, and Auth.js's."""
     fields = [f for f in fields_of(model) if f.name in NORMAL_FORMS or f.kind.name == "datetime"]
     return [(f.name, AUTHJS_NAMES.get(f.name, f.name)) for f in fields]
 
@@ -219,7 +215,7 @@ class _Target:
         return _iso(moment)
 
     def unfit(self, name: str, depth: int) -> bool:
-        """Whether a field that Auth.js does not know must not have that name inside it, or itself (depth 1)."""
+        """Whether a field that Auth.js does not know must not have that name (depth 1), or have it inside."""
         return False
 
     def take(self, entity: Entity, record: Any) -> list[tuple[str, bytes]]:
@@ -275,11 +271,11 @@ class _Target:
 
 
 class _Redis(_Target):
-    """Plain strings, none of which expires: JSON under ``user:ID`` and the like, and the keys that lead there.
+    """Plain strings, none of which expires: JSON under ``user:ID`` and the like, and keys that lead there.
 
-    ``by-user-id`` leads to one account and one session only, as in the adapter. Users' keys begin as all
-    others do, and a colon parts a provider from its account's id; hence what is refused. Upstash's client reads
-    what it gets as JSON if it can, so an id that is JSON would not come back as it is.
+    ``by-user-id`` leads to one account and one session only, as in the adapter. Users' keys begin as all others
+    do, and a colon parts a provider from its account's id; hence what is refused. Upstash's client reads what
+    it gets as JSON if it can, so an id that is JSON would not come back as it is.
     """
 
     own = frozenset({"id"})
@@ -318,7 +314,7 @@ class _Redis(_Target):
 
 
 def _is_json(text: str) -> bool:
-    """Whether Upstash's client makes something else of a text. It keeps numbers, but takes "0" for nothing."""
+    """Whether Upstash's client makes something else of a text; it keeps numbers, but the adapter ignores 0."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -388,10 +384,11 @@ def _attribute(value: Any) -> dict[str, Any]:
 
 
 class _MongoDB(_Target):
-    """A script whose lines stand alone, so it may be cut between any two. Ids are ObjectIds, or the adapter throws.
+    """A script whose lines stand alone, so it may be cut between any two of them.
 
-    A user's becomes the first 24 hexadecimal digits of its SHA-256, which an application can compute for its
-    own collections, too. In Extended JSON a name with ``$`` says what a value is; in JavaScript ``__proto__`` does.
+    Ids are ObjectIds, or the adapter throws. A user's becomes the first 24 hexadecimal digits of its SHA-256,
+    which an application can compute for its own collections, too. In Extended JSON a name with ``$`` says
+    what a value is; in JavaScript ``__proto__`` does.
     """
 
     groups = ("users", "accounts", "sessions", "verification_tokens")
@@ -427,9 +424,9 @@ def _object_id(text: str) -> dict[str, str]:
 class _PouchDB(_Target):
     """Each line is a request for ``_bulk_docs``; the first makes the indexes, which the adapter names.
 
-    Documents of all kinds lie in one database, and the adapter finds each by its fields alone: an account with
-    an ``email`` would pass for a user. So no document has a field that another kind is found by. CouchDB keeps
-    names and ids that begin with ``_`` to itself.
+    Documents of all kinds lie in one database, and the adapter finds each by its fields alone: an account
+    with an ``email`` would pass for a user. So no document has a field that another kind is found by. CouchDB
+    keeps names and ids that begin with ``_`` to itself.
     """
 
     indexes: ClassVar = {
@@ -474,8 +471,8 @@ class Tool(NamedTuple):
 
     ``tables``: of users, accounts, sessions, verification tokens and, if there is one, passkeys. ``ids``: of
     users, ``text``, ``uuid`` or ``number``. ``date``: how one is written. ``row_ids``: whose tables need an
-    ``id`` of their own from us. ``short``: the fields of at most 255 characters. ``small``: whether numbers have
-    32 bits.
+    ``id`` of their own from us. ``short``: the fields of at most 255 characters. ``small``: whether numbers
+    have 32 bits.
     """
 
     tables: tuple[str, ...]
@@ -544,10 +541,12 @@ class _Postgres(_Target):
             fields = [f for f in fields_of(entity.record) if f.name not in left]
             names = [f.name if tool.snake_case else AUTHJS_NAMES.get(f.name, f.name) for f in fields]
             names = ["id"] * (entity in tool.row_ids) + names
-            self.into[entity] = f'"{table}" ({", ".join(f"{one!r}" for one in names)})'.replace("'", '"'), fields
+            columns = ", ".join(f'"{name}"' for name in names)
+            self.into[entity] = f'"{table}" ({columns})', fields
         self.groups = tuple(group for group, _ in self.into.values())
         if tool.ids == "number":
-            self.head += "CREATE TABLE tinyauthstore_users (id text PRIMARY KEY, number integer NOT NULL UNIQUE);\n"
+            columns = "id text PRIMARY KEY, number integer NOT NULL UNIQUE"
+            self.head += f"CREATE TABLE tinyauthstore_users ({columns});\n"
             self.groups += (_NUMBERS,)
 
     def make(self, entity: Entity, record: Any) -> Iterator[tuple[str, bytes]]:
@@ -567,7 +566,8 @@ class _Postgres(_Target):
         yield group, _row([*row_id, *values.values()])
         model: Any = type(record)
         known = {f.name for f in fields_of(entity.record)}
-        homeless = [f.name for f in fields_of(model) if f.name not in known and getattr(record, f.name) is not None]
+        custom = [f.name for f in fields_of(model) if f.name not in known]
+        homeless = [name for name in custom if getattr(record, name) is not None]
         if homeless := [*homeless, *getattr(record, "extra", ())]:
             self.leave(entity, f"the tables of {self.name} have no column for them", len(homeless))
 

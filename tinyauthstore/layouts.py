@@ -31,17 +31,14 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .clock import EPOCH, UTC, from_timestamp
-from .encodings import (
-    CODECS, Codec, address, blank, flag, identifier, iso, milliseconds, milliseconds_as_text, text_id,
-)
+from .clock import EPOCH
+from .encodings import Codec, address, blank, flag, identifier, iso, milliseconds, milliseconds_as_text, text_id
 from .errors import StorageError
-from .models import KINDS
-from .schema import APPLICATION_ID, OURS, Column, Fill, Schema, Table, new_id, now, quoted
+from .schema import APPLICATION_ID, OURS, Column, Schema, Table, new_id, now, quoted
 
 iso_z = iso("2026-02-01T03:04:05.678Z")
 """What JavaScript's ``toISOString`` writes."""
@@ -74,41 +71,48 @@ def _authjs(
     date: str = "",
     number: str = "INTEGER",
     user_id: str = "",
-    own_id: str = "",
+    owner_id: str = "",
+    id_token: str = "",
+    boolean: str = "INTEGER",
     references: str | None = _CASCADE,
     ids: Codec | None = None,
     email: str = "",
     named: Callable[[str], str] = lambda column: column,
     fill: dict[str, dict[str, Any]] | None = None,
-    created_at: bool = False,
+    created_at: str = "",
     keys: tuple[tuple[str, ...], ...] = ((), (), (), (), ()),
+    indexes: dict[str, dict[str, str]] | None = None,
+    foreign_keys: dict[str, str] | None = None,
     tail: dict[str, str] | None = None,
 ) -> Schema:
     """An Auth.js adapter's schema.
 
-    ``tables``: four names, or five with authenticators. ``text``, ``date``, ``number``, ``user_id``, ``own_id``: the
-    types that a new file's columns are declared with; ``keys``: its constraints. ``named``: what becomes of a column's name in
+    ``tables``: four names, or five with authenticators. ``text``, ``date``, ``number``, ``id_token``, ``boolean``:
+    the types that a new file's columns are declared with; ``user_id`` and ``owner_id``: all that is declared of the
+    id of a user, and of a column that refers to it; ``keys``: the constraints; ``indexes``, by table;
+    ``foreign_keys``: the names of those to the user, by table. ``named``: what becomes of a column's name in
     camelCase. ``fill``: columns besides, by table. ``tail``: columns of accounts that nobody fills.
     """
-    date, user_id = date or dates.sql_type, user_id or text
+    date = date or dates.sql_type
     filled, required = fill or {}, f"{text} NOT NULL"
 
-    def owner() -> Column:
-        return Column("userId", ids, declared=f"{user_id} NOT NULL", references=references)
+    def owner(i: int) -> Column:
+        key = (foreign_keys or {}).get(tables[i], "") if i < len(tables) else ""
+        return Column("userId", ids, declared=owner_id or required, references=references, foreign_key=key)
 
     def table(i: int, columns: dict[str, str | Column | None]) -> Table | None:
         if i >= len(tables):
             return None
         made = Table(
             tables[i], columns, fill=filled.get(tables[i], {}), constraints=keys[i], tokens="clear",
-            declared=(tail or {}) if i == 1 else {},
+            declared=(tail or {}) if i == 1 else {}, indexes=(indexes or {}).get(tables[i], {}),
         )  # fmt: skip
         return made.renamed(tables[i], named)
 
     user = table(
         0,
         {
-            "id": Column("id", ids, declared=own_id or f"{text} PRIMARY KEY NOT NULL"),
+            "id": Column("id", ids, declared=user_id or f"{text} PRIMARY KEY NOT NULL"),
             "name": Column("name", declared=text),
             "email": Column("email", address, required="NOT NULL" in email, declared=f"{text}{email}"),
             "email_verified": Column("emailVerified", dates, declared=date),
@@ -121,11 +125,12 @@ def _authjs(
         table(
             1,
             {
-                "user_id": owner(),
+                "user_id": owner(1),
                 "type": Column("type", declared=required),
                 "provider": Column("provider", declared=required),
                 "provider_account_id": Column("providerAccountId", declared=required),
                 **{token: Column(token, declared=text) for token in _TOKENS},
+                "id_token": Column("id_token", declared=id_token or text),
                 "expires_at": Column("expires_at", declared=number),
             },
         ),
@@ -133,9 +138,9 @@ def _authjs(
             2,
             {
                 "session_token": Column("sessionToken", declared=required),
-                "user_id": owner(),
+                "user_id": owner(2),
                 "expires": Column("expires", dates, declared=f"{date} NOT NULL"),
-                "created_at": Column("createdAt", dates, declared=f"{date} NOT NULL") if created_at else None,
+                "created_at": Column("createdAt", dates, declared=created_at) if created_at else None,
             },
         ),
         table(
@@ -150,12 +155,12 @@ def _authjs(
             4,
             {
                 "credential_id": Column("credentialID", declared=required),
-                "user_id": owner(),
+                "user_id": owner(4),
                 "provider_account_id": Column("providerAccountId", declared=required),
                 "credential_public_key": Column("credentialPublicKey", declared=required),
                 "counter": Column("counter", declared="INTEGER NOT NULL"),
                 "credential_device_type": Column("credentialDeviceType", declared=required),
-                "credential_backed_up": Column("credentialBackedUp", flag, declared="INTEGER NOT NULL"),
+                "credential_backed_up": Column("credentialBackedUp", flag, declared=f"{boolean} NOT NULL"),
                 "transports": Column("transports", declared=text),
             },
         ),
@@ -164,13 +169,19 @@ def _authjs(
     )
 
 
-_PASSKEYS = ("PRIMARY KEY ({userId}, {credentialID})", "UNIQUE ({credentialID})")
+_PASSKEYS = ("PRIMARY KEY ({userId}, {credentialID})",)
+
+# Constraints are indexes of a name, where the application's own tool makes them so: drizzle-kit, Prisma and TypeORM
+# compare names, and would make a second index, or the table anew.
 
 drizzle = _authjs(
     "drizzle",
     ("user", "account", "session", "verificationToken", "authenticator"),
     milliseconds,
-    email=" UNIQUE",
+    indexes={
+        "user": {"user_email_unique": "UNIQUE INDEX ON {email}"},
+        "authenticator": {"authenticator_credentialID_unique": "UNIQUE INDEX ON {credentialID}"},
+    },
     keys=(
         (),
         ("PRIMARY KEY ({provider}, {providerAccountId})",),
@@ -191,23 +202,31 @@ prisma = _authjs(
     ("User", "Account", "Session", "VerificationToken", "Authenticator"),
     iso_offset,
     date="DATETIME",
-    email=" UNIQUE",
+    boolean="BOOLEAN",
     references="ON DELETE CASCADE ON UPDATE CASCADE",
     fill={
         "User": _PRISMA_TIMES,
         "Account": {"id": new_id(), **_PRISMA_TIMES},
         "Session": {"id": new_id(), "updatedAt": _PRISMA_TIMES["updatedAt"]},
     },
-    created_at=True,
-    keys=(
-        (),
-        ("UNIQUE ({provider}, {providerAccountId})",),
-        ("UNIQUE ({sessionToken})",),
-        ("UNIQUE ({identifier}, {token})",),
-        _PASSKEYS,
-    ),
+    created_at="DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP",
+    keys=((), (), (), (), _PASSKEYS),
+    indexes={
+        "User": {"User_email_key": "UNIQUE INDEX ON {email}"},
+        "Account": {"Account_provider_providerAccountId_key": "UNIQUE INDEX ON {provider}, {providerAccountId}"},
+        "Session": {"Session_sessionToken_key": "UNIQUE INDEX ON {sessionToken}"},
+        "VerificationToken": {"VerificationToken_identifier_token_key": "UNIQUE INDEX ON {identifier}, {token}"},
+        "Authenticator": {"Authenticator_credentialID_key": "UNIQUE INDEX ON {credentialID}"},
+    },
+    foreign_keys={table: f"{table}_userId_fkey" for table in ("Account", "Session", "Authenticator")},
 )
 """``@auth/prisma-adapter``, Prisma 7: dates are ISO text. ``with_dates(milliseconds)`` for those of other set-ups."""
+
+
+def _typeorm_name(kind: str, table: str, column: str) -> str:
+    """What TypeORM calls a constraint; under a naming strategy it would hash other names, and make tables anew."""
+    return f"{kind}_{hashlib.sha1(f'{table}_{column}'.encode(), usedforsecurity=False).hexdigest()[:27]}"
+
 
 typeorm = _authjs(
     "typeorm",
@@ -216,10 +235,16 @@ typeorm = _authjs(
     text="varchar",
     date="varchar",
     number="bigint",
-    email=" UNIQUE",
     references="ON DELETE NO ACTION ON UPDATE NO ACTION",
     fill={table: {"id": new_id("varchar PRIMARY KEY NOT NULL")} for table in ("accounts", "sessions", "verification_tokens")},
-    keys=((), (), ("UNIQUE ({sessionToken})",), (), ()),
+    keys=(
+        (f'CONSTRAINT "{_typeorm_name("UQ", "users", "email")}" UNIQUE ({{email}})',),
+        (),
+        (f'CONSTRAINT "{_typeorm_name("UQ", "sessions", "sessionToken")}" UNIQUE ({{sessionToken}})',),
+        (),
+        (),
+    ),
+    foreign_keys={table: _typeorm_name("FK", table, "userId") for table in ("accounts", "sessions")},
 )
 """``@auth/typeorm-adapter``: dates are milliseconds as digits."""
 
@@ -229,8 +254,9 @@ sequelize = _authjs(
     iso_sequelize,
     text="VARCHAR(255)",
     date="DATETIME",
-    user_id="UUID",
-    own_id="UUID PRIMARY KEY",
+    user_id="UUID PRIMARY KEY",
+    owner_id="UUID",
+    id_token="TEXT",
     email=" UNIQUE",
     references="ON DELETE CASCADE ON UPDATE CASCADE",
     ids=text_id,
@@ -247,11 +273,13 @@ kysely = _authjs(
     text="text",
     date="timestamptz",
     number="bigint",
-    user_id="uuid",
+    user_id="varchar PRIMARY KEY",
+    owner_id="uuid NOT NULL",
     email=" NOT NULL UNIQUE",
     references="ON DELETE CASCADE",
     ids=text_id,
     keys=((), (), ("UNIQUE ({sessionToken})",), ("UNIQUE ({token})",), ()),
+    indexes={"Account": {"Account_userId_index": "INDEX ON {userId}"}},
 )
 """``@auth/kysely-adapter``: dates are ISO text, an e-mail address is required."""
 
@@ -332,7 +360,7 @@ def _seconds(text: Any) -> int:
 
 
 _seconds_as_iso = Codec(
-    "TEXT", lambda seconds: iso_z.stored(from_timestamp(seconds, UTC)), _seconds, exact=False, ordered=False
+    "TEXT", lambda seconds: iso_z.stored(EPOCH + timedelta(seconds=seconds)), _seconds, exact=False, ordered=False
 )
 """Seconds since 1970, which are a date in the file."""
 
@@ -457,10 +485,10 @@ def _candidates() -> list[Schema]:
         plain_prisma,
         plain_prisma.replace(authenticator=None),
         kysely,
+        typeorm.renamed(columns=snake_case),
         sequelize,
         d1,
         typeorm,
-        typeorm.renamed(columns=snake_case),
     ]
 
 
@@ -484,8 +512,12 @@ def detect(path: str | os.PathLike[str]) -> Schema:
     import sqlite3
 
     path = os.fspath(path)
+    # Read only, SQLite would leave a -wal behind that was not there; else it would put one that is into the file.
+    mode = "ro" if any(os.path.exists(f"{path}{end}") for end in ("-wal", "-journal")) else "rw"
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as connection:
+        uri = f"file:{quote(os.path.abspath(path))}?mode={mode}"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.execute("PRAGMA query_only = ON")
 
             def run(sql: str, *parameters: Any) -> list[Any]:
                 return connection.execute(sql, parameters).fetchall()

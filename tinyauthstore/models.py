@@ -123,7 +123,10 @@ def dump_json(value: Any) -> str:
     nested deeper than ``MAX_DEPTH``.
     """
     _only_text_keys(value)
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # json.dumps would make one at each call
 
 
 def load_json(text: str) -> Any:
@@ -762,8 +765,8 @@ class Session(Record):
 class VerificationToken(Record):
     """A single-use token (a magic link, a code) for ``identifier``, usually an e-mail address.
 
-    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many wrong
-    tokens for the identifier a code survives, the last of them not; None for a token that nobody can guess.
+    ``token`` is the secret; it is ``""`` where it is withheld. ``expires`` is UTC. ``attempts`` is how many more
+    wrong tokens for the identifier it takes until a code is dead; None for a token that is too long to be guessed.
     """
 
     identifier: str = field(metadata=IDENTIFIER)

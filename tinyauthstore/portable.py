@@ -20,26 +20,29 @@ of it: enough to refuse the wrong store, and next to nothing for somebody who gu
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
-import io
 import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
-from dataclasses import fields as declared
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import fields as dataclass_fields, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 from .contract import Adapter
-from .errors import ConflictError, InvalidFieldError, TransferError
-from .models import ACCOUNT, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, Counts, Entity, Record, fields_of
+from .errors import InvalidFieldError, TransferError
+from .models import (
+    ACCOUNT, AUTHENTICATOR, ENTITIES, SESSION, USER, VERIFICATION_TOKEN, Counts, Entity, fields_of,
+    session_id,
+)
 from .rows import Rows
 
 VERSION = 1
 
-BATCH = 500
-"""At most so many records are in memory at a time."""
+BATCH = 100
+"""At most so many records are in memory at a time. More are no faster, for they leave the processor's caches."""
 
 LONGEST = 8 << 20
 """Characters that a line may have, so that a hostile one does not fill the memory. No longer one is written."""
@@ -63,6 +66,9 @@ NOT_EMPTY = "the store is not empty; give an empty one, or merge=True"
 ORPHANS = "records whose user is not there"
 KEPT = "records that the store has already"
 OAUTH = "OAuth tokens (and extra) of accounts"
+IN_THE_CLEAR = {"digest": "none"}
+"""What stands for the digests of a store whose keys are the tokens themselves."""
+
 NOT_ASKED_FOR = "sessions and verification tokens, by sessions=False"
 UNUSABLE = "sessions and verification tokens: a token and a digest cannot stand for each other"
 UNKNOWN = "sessions and verification tokens: the contract tells neither tokens nor digests"
@@ -92,31 +98,32 @@ def dump(
     Nobody who uses the same SQLite file or memory waits for it. Expired records are written, too, so that the same
     state makes the same bytes at any time. ``oauth_tokens``: without it, accounts lack what their ``repr`` hides: the
     provider's tokens and ``extra``, which may hold more of them. ``sessions``: without it, sessions and verification
-    tokens are left out.
+    tokens are left out. What the file holds of fields that the models do not name is not written.
 
     A dump holds addresses and digests: make the file as private as the store. TypeError if the store, or a part of a
     ``SplitAdapter``, is no ``BaseAdapter``: ``copy`` it into one first. TransferError if a record needs more than
     ``LONGEST`` characters. What was written until an error came has no last line, and is refused by ``load``.
     """
-    homes, is_text, left_out = _homes(store), isinstance(file, io.TextIOBase), Counter[str]()
+    homes, left_out = _homes(store), Counter[str]()
     digests = {}
     for entity in SECRET:
-        made = _digests_of(homes[entity]) if sessions else None
-        if made is not None:
-            digests[entity.plural] = made
+        how = _digests_of(homes[entity], entity) if sessions else None
+        if how is not None:
+            digests[entity.plural] = how
         else:
             left_out[UNUSABLE if sessions else NOT_ASKED_FOR] += homes[entity]._count(entity, {})
 
     def write(lines: list[str]) -> None:
         text = "\n".join([*lines, ""])
-        file.write(text if is_text else text.encode("ascii"))
+        file.write(text if hasattr(file, "encoding") else text.encode("ascii"))
 
     counts = {entity.plural: 0 for entity in ENTITIES}
     write([_encoded({"tinyauthstore": VERSION, "digests": digests, "oauth_tokens": bool(oauth_tokens)})])
     kinds = [entity for entity in ENTITIES if entity not in SECRET or entity.plural in digests]
     with closing(_batches(homes, kinds, oauth_tokens, left_out)) as batches:
-        for entity, rows in batches:
-            kind = entity.plural
+        for entity, pairs in batches:
+            kind, row = entity.plural, _rows(entity, homes[entity]._models[entity]).row
+            rows = (row(key, record, None) for key, record in pairs)
             lines = [_line({"kind": kind, "key": key, "fields": fields}) for key, fields in rows]
             if max(map(len, lines)) > LONGEST:
                 raise TransferError(f"one of the {kind} needs a line of more than {LONGEST} characters")
@@ -145,23 +152,24 @@ def _line(record: dict[str, Any]) -> str:
 def _batches(
     homes: Mapping[Entity, Any], kinds: Sequence[Entity], oauth_tokens: bool, left_out: Counter[str]
 ) -> Generator[tuple[Entity, list[Any]], None, None]:
-    """The records of these kinds in their order, as rows, all of one moment."""
+    """Keys and records of these kinds in their order, all of one moment."""
     with ExitStack() as stack:
         walks = {home: stack.enter_context(home._view()) for home in {homes[entity]: 0 for entity in kinds}}
         for entity in kinds:
             home = homes[entity]
-            make = Rows(entity, home._models[entity]).row
-            hidden = _hidden(home._models[entity]) if entity is ACCOUNT and not oauth_tokens else ()
+            hidden = _hidden(home._models[entity]) if entity is ACCOUNT and not oauth_tokens else None
             with closing(walks[home](entity)) as records:
-                while rows := [make(key, record, None) for key, record in islice(records, BATCH)]:
-                    for _, fields in rows if hidden else ():
-                        left_out[OAUTH] += any([fields.pop(name) for name in hidden])
-                    yield entity, rows
+                while pairs := [*islice(records, BATCH)]:
+                    if hidden is not None:
+                        left_out[OAUTH] += sum(any(getattr(account, name) for name in hidden) for _, account in pairs)
+                        pairs = [(key, replace(account, **hidden)) for key, account in pairs]
+                    yield entity, pairs
 
 
-def _hidden(model: Any) -> list[str]:
-    """The fields of an account that its ``repr`` hides."""
-    return [f.name for f in declared(model) if not f.repr]
+def _hidden(model: Any) -> dict[str, Any]:
+    """The fields of an account that its ``repr`` hides, with their defaults."""
+    shown = {f.name for f in dataclass_fields(model) if f.repr}
+    return {f.name: f.default and f.default() for f in fields_of(model) if f.name not in shown}
 
 
 # --- load -------------------------------------------------------------------------------------
@@ -176,14 +184,15 @@ def load(
     if both the id and the address (in its normal form) are the same; if only one of them is, or if an account, a
     passkey or a session belongs to another user, it is not certain who these people are, and nothing is loaded.
     ``sessions``: without it, the dump's sessions and verification tokens are left out. Records whose user is neither
-    in the dump nor in the store are left out, too.
+    in the dump nor in the store are left out, too. Whoever writes meanwhile waits, or gets BusyError if it takes longer
+    than their ``timeout``: some ten seconds for a million records.
 
     TransferError, which names the line, if this is not a whole dump whose values fit the models; nothing is changed
     then. The same if the store makes digests in another way, or with another secret, than the dump says: everybody
     would be signed out, which ``sessions=False`` accepts. TypeError as in ``dump``; errors as in ``transaction()``.
     """
     taker, dumped = _Taker(store, merge), _Dumped(file)
-    with store.transaction():
+    with _uncollected(), store.transaction():
         taker.require_room()
         taker.agree(dumped.digests(), sessions)
         for first, entity, rows in dumped.batches():
@@ -201,7 +210,7 @@ class _Dumped:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._number = 0
+        self._number = self._length = 0
 
     def refusal(self, why: str, number: int | None = None) -> TransferError:
         line = self._number if number is None else number
@@ -219,56 +228,59 @@ class _Dumped:
 
     def batches(self) -> Iterator[tuple[int, Entity, list[Any]]]:
         """Rows of one kind, with the number of the first one's line."""
-        counts = {entity.plural: 0 for entity in ENTITIES}
-        rows: list[Any] = []
-        before, place, length = (-1, [""]), (0, [""]), 0
+        counts, rows, length = [0] * len(ENTITIES), list[Any](), 0
+        before: tuple[int, list[str]] = (-1, [])
         while "end" not in (found := self._next("is missing: the dump was cut off")):
-            place, row = self._row(found)
+            row = [found.pop("key", None), found.pop("fields", None)]
+            number, parts = _KINDS.get(str(found.pop("kind", None)), (-1, 0))
+            if found or type(row[0]) is not list or type(row[1]) is not dict or len(row[0]) != parts:
+                raise self.refusal("is damaged: it is no record")
+            for part in row[0]:
+                if type(part) is not str:
+                    raise self.refusal("is damaged: a part of its key is no text")
+            place = (number, row[0])
             if place <= before:
                 raise self.refusal("is out of order, or there twice")
-            if rows and (place[0] != before[0] or len(rows) == BATCH or length > SHORT):
+            if rows and (number != before[0] or len(rows) == BATCH or length > SHORT):
                 yield self._number - len(rows), ENTITIES[before[0]], rows
                 rows, length = [], 0
             rows.append(row)
             length += self._length
-            counts[ENTITIES[place[0]].plural] += 1
+            counts[number] += 1
             before = place
         if rows:
             yield self._number - len(rows), ENTITIES[before[0]], rows
-        if found != {"end": counts}:
+        if found != {"end": {entity.plural: count for entity, count in zip(ENTITIES, counts)}}:
             raise self.refusal("counts other records than there are: lines were lost, or added")
         if self._file.readline(1):
-            raise self.refusal("should be the last one, and something follows")
+            raise self.refusal("should be the last one, and something follows", self._number)
 
     def _next(self, if_missing: str) -> dict[str, Any]:
+        """The object in the next line."""
         self._number += 1
         found = text = None
         try:
             text = self._file.readline(LONGEST + 2)  # with its line feed, and one more if it is too long
-            if text and len(text) <= LONGEST + 1:
-                found = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError, ValueError, RecursionError):
+            self._length = len(text)
+            if isinstance(text, bytes):
+                text = text.decode()
+            if self._length <= LONGEST + 1:
+                found, end = _decoder.raw_decode(text)
+                if type(found) is dict and text[end:] in ("\n", "", "\r\n"):
+                    return found
+        except (ValueError, RecursionError):
             pass  # raised below, outside ``except``: a __context__ would hold the line
-        if text is not None and not text:
+        if text == "":
             raise self.refusal(if_missing)
-        if text is not None and len(text) > LONGEST + 1:
+        if self._length > LONGEST + 1:
             raise self.refusal(f"has more than {LONGEST} characters")
-        if not isinstance(found, dict):
-            raise self.refusal("is damaged: it is no JSON object")
-        self._length = len(text or "")
-        return found
-
-    def _row(self, found: dict[str, Any]) -> tuple[tuple[int, list[str]], list[Any]]:
-        """The number of its kind, and its key, by which it has its place; and the row."""
-        kind, key, fields = found.pop("kind", None), found.pop("key", None), found.pop("fields", None)
-        number = _NUMBERS.get(kind) if isinstance(kind, str) else None
-        if number is not None and isinstance(key, list) and isinstance(fields, dict) and not found:
-            if len(key) == len(ENTITIES[number].key) and all(isinstance(part, str) for part in key):
-                return (number, key), [key, fields]
-        raise self.refusal("is damaged: it is no record")
+        raise self.refusal("is damaged: it is no JSON object")
 
 
-_NUMBERS = {entity.plural: number for number, entity in enumerate(ENTITIES)}
+_decoder = json.JSONDecoder()
+
+_KINDS = {entity.plural: (number, len(entity.key)) for number, entity in enumerate(ENTITIES)}
+"""The number of each kind in their order, and of the parts of its key."""
 
 
 # --- what load and copy write -----------------------------------------------------------------
@@ -291,8 +303,8 @@ class _Taker:
         self._skipped: dict[Entity, str] = {}
         models = {entity: home._models[entity] for entity, home in self._homes.items()}
         self._rows = {entity: Rows(entity, model) for entity, model in models.items()}
-        self._rules = {
-            entity: [(f, f.rule) for f in fields_of(model) if f.rule and f.name not in entity.withheld]
+        self._checks = {  # of what ``Rows`` does not look at: keys, and conditions beside the type
+            entity: [(f.name, f.check) for f in fields_of(model) if f.rule and f.name not in entity.withheld]
             for entity, model in models.items()
         }
 
@@ -309,12 +321,18 @@ class _Taker:
         if not self._merge and any(home._page(entity, None, 1) for entity, home in self._homes.items()):
             raise TransferError(NOT_EMPTY)
 
+    def home(self, entity: Entity) -> Any:
+        """The store in which these records are to lie."""
+        return self._homes[entity]
+
     def agree(self, digests: Mapping[str, Any], sessions: bool) -> None:
         """TransferError if these digests are not as the store makes its own, unless they are left out anyway."""
         for entity in SECRET:
-            ours, theirs = _digests_of(self._homes[entity]), digests.get(entity.plural)
+            ours, theirs = _digests_of(self._homes[entity], entity), digests.get(entity.plural)
             if not sessions:
                 self._skipped[entity] = NOT_ASKED_FOR
+            elif theirs == IN_THE_CLEAR and self._homes[entity]._token_storage(entity) == "clear":
+                pass
             elif ours is None or theirs is None:
                 self._skipped[entity] = UNUSABLE
             elif theirs != ours:
@@ -323,12 +341,23 @@ class _Taker:
                     " (it would not recognise one of them); open it with that one, or give sessions=False"
                 )
 
+    def take_from(self, entity: Entity, model: Any, pairs: list[tuple[Any, Any]]) -> None:
+        """Store these records of that model, or leave them out as ``load`` says. _Unfit."""
+        if model is self._homes[entity]._models[entity]:
+            self._take(entity, pairs, lambda: pairs)
+        else:
+            row = _rows(entity, model).row
+            self._take(entity, pairs, lambda: self._read(entity, [row(key, record, None) for key, record in pairs]))
+
     def take(self, entity: Entity, rows: list[Any]) -> None:
-        """Store these rows, or leave them out as ``load`` says. _Unfit."""
+        """The same for rows."""
+        self._take(entity, rows, lambda: self._read(entity, rows))
+
+    def _take(self, entity: Entity, batch: list[Any], read: Callable[[], list[tuple[Any, Any]]]) -> None:
         if entity in self._skipped:
-            self._left_out[self._skipped[entity]] += len(rows)
+            self._left_out[self._skipped[entity]] += len(batch)
             return
-        pairs, home = self._read(entity, rows), self._homes[entity]
+        pairs, home = read(), self._homes[entity]
         if entity.group == "user_id" and home is not self._homes[USER]:
             for user_id in {record.user_id for _, record in pairs}:
                 self._store._introduce(user_id)
@@ -366,20 +395,39 @@ class _Taker:
         raise _Unfit(0, "or one of the next ones does not fit")  # a model that changes its mind
 
     def _decoded(self, entity: Entity, rows: list[Any]) -> list[tuple[Any, Any]]:
-        pairs, rules = [], self._rules[entity]
+        pairs, checks = [], self._checks[entity]
         copies = [[key, dict(fields)] for key, fields in rows]  # which ``records`` takes apart
         for key, record, unknown in self._rows[entity].records(copies):
-            for f, rule in rules:
-                value = getattr(record, f.name)
-                if value is not None and not rule.holds(value):
-                    raise f.refusal(value)
+            for name, check in checks:
+                check(getattr(record, name))
             if unknown:
                 model, names = type(record).__name__, ", ".join(ascii(name[:60]) for name in unknown)
-                raise InvalidFieldError(f"{model} has no field {names}", model=model, expected="a custom model")
+                raise InvalidFieldError(
+                    f"{model} has no field {names}: open the store with a model that has", model=model,
+                    expected="a custom model",
+                )
             if entity.withheld and len(key[-1]) != 32:
                 raise ValueError("no digest")
             pairs.append((key, record))
+        if len(pairs) != len(rows):
+            raise ValueError("an identifier that nobody can ask for")  # ``records`` leaves such a row out
         return pairs
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Meanwhile, the garbage collector rests. What is made here is no garbage, or no cycle; looking for some takes a
+    third of the time where the records stay in memory."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+_rows = functools.lru_cache(maxsize=16)(Rows)
 
 
 def _is_same(entity: Entity, stored: Any, record: Any) -> bool:
@@ -395,13 +443,13 @@ def _homes(store: Any) -> dict[Entity, Any]:
     return homes
 
 
-def _digests_of(home: Any) -> dict[str, str] | None:
+def _digests_of(home: Any, entity: Entity) -> dict[str, str] | None:
     """How a store makes the digests of tokens that are its keys; None if its keys are tokens, not digests.
 
     Here it is decided whether a digest may go from one store into another: if both have the same answer, and it is not
     None.
     """
-    if getattr(home, "_token_storage", "digest") != "digest":
+    if home._token_storage(entity) != "digest":
         return None
     return {"digest": "sha256"} if home._secret is None else {"digest": "hmac-sha256", "secret": _check_of(home._secret)}
 
@@ -421,7 +469,8 @@ def copy(
     """Put all that ``source`` holds into ``target``, in one transaction there; the source stays as it is.
 
     The options are those of ``load`` and ``dump``; but OAuth tokens go along unless told otherwise, because they leave
-    no store for a file. Between stores of this package, digests are copied: whoever is signed in stays so. Any other
+    no store for a file. Between stores of this package, digests are copied, or made of the tokens in another library's
+    file: whoever is signed in stays so. What has digests cannot become such a file's tokens: left out. Any other
     adapter is read and written through the contract alone: users, accounts and passkeys. What it keeps of sessions and
     of verification tokens it does not tell, so these are left out. It needs ``list_users`` to be read.
 
@@ -434,15 +483,20 @@ def copy(
     homes, taker, left_out = _homes(source), _Taker(target, merge), Counter[str]()
     if {*homes.values()} & {*_homes(target).values()}:
         raise ValueError("copy() takes two stores that have no part in common")
-    digests = {entity.plural: _digests_of(homes[entity]) for entity in SECRET}
-    with target.transaction(), closing(_batches(homes, ENTITIES, oauth_tokens, left_out)) as batches:
+    digests = {entity.plural: _digests_of(homes[entity], entity) for entity in SECRET}
+    readable = [entity for entity in SECRET if homes[entity]._token_storage(entity) == "clear"]
+    for entity in readable:
+        digests[entity.plural] = _digests_of(taker.home(entity), entity) or IN_THE_CLEAR
+    with _uncollected(), target.transaction(), closing(_batches(homes, ENTITIES, oauth_tokens, left_out)) as batches:
         taker.require_room()
         taker.agree(digests, sessions)
-        for entity, rows in batches:
+        for entity, pairs in batches:
+            if entity in readable:
+                pairs = [*_filed(taker.home(entity), entity, pairs)]
             try:
-                taker.take(entity, rows)
+                taker.take_from(entity, homes[entity]._models[entity], pairs)
             except _Unfit as error:
-                which = "one of them" if entity in SECRET else ascii(rows[error.number][0])[:100]
+                which = "one of them" if entity in SECRET else ascii(pairs[error.number][0])[:100]
                 raise TransferError(f"{entity.plural}: {which} {error}; nothing was copied") from None
             if progress is not None:
                 progress(taker.done)
@@ -450,50 +504,49 @@ def copy(
     return Moved(moved.records, +(left_out + Counter(moved.left_out)))
 
 
+def _filed(home: Any, entity: Entity, pairs: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Records whose keys are tokens in the clear, under the keys that the store makes of these."""
+    for (*rest, token), record in pairs:
+        part = home._part(entity, token)
+        yield (*rest, part), replace(record, id=session_id(part)) if entity is SESSION else record
+
+
 def _copy_by_contract(
     source: Any, target: Any, merge: bool, oauth_tokens: bool, progress: Progress | None
 ) -> Moved:
-    """``copy`` by the methods that any adapter has; passkeys are optional in both."""
+    """``copy`` by the methods of the contract, of which both may lack those about passkeys."""
     copied, left_out, after = Counter[str](), Counter[str](), None
     if not merge and [*target.list_users(limit=1)]:
         raise TransferError(NOT_EMPTY)
     if hasattr(source, "count"):
         counts = source.count()
         left_out[UNKNOWN] = counts.sessions + counts.verification_tokens
+
+    def put(entity: Entity, record: Any, there: Any, create: Callable[..., object]) -> None:
+        if merge and there is not None and _is_same(entity, there, record):
+            left_out[KEPT] += 1
+            return
+        given = {f.name: getattr(record, f.name) for f in fields_of(type(record))}
+        if entity is ACCOUNT and not oauth_tokens:
+            left_out[OAUTH] += any([given.pop(name) for name in _hidden(type(record))])
+        create(**given)  # ConflictError for what belongs to somebody else
+        copied[entity.plural] += 1
+
     with target.transaction() if hasattr(target, "transaction") else nullcontext():
         while users := [*source.list_users(limit=BATCH, after=after)]:
             for user in users:
-                there = target.get_user(user.id) if merge else None
-                if there is None:
-                    target.create_user(**_fields(user))
-                elif not _is_same(USER, there, user):
-                    raise ConflictError("User.id is taken", model="User", field="id")
-                (copied if there is None else left_out)["users" if there is None else KEPT] += 1
+                put(USER, user, target.get_user(user.id), target.create_user)
                 for account in source.list_accounts(user.id):
-                    given = {name: value for name, value in _fields(account).items() if value not in (None, {})}
-                    names = {"provider": account.provider, "provider_account_id": account.provider_account_id}
-                    if not oauth_tokens:
-                        hidden = [given.pop(name, None) for name in _hidden(type(account))]
-                        left_out[OAUTH] += any(hidden)
-                    there = target.get_account(**names) if merge else None
-                    if there is None or there.user_id != user.id:  # then it conflicts
-                        target.link_account(**given)
-                    (copied if there is None else left_out)["accounts" if there is None else KEPT] += 1
-                if not hasattr(source, "list_authenticators_by_user_id"):
+                    key = {name: getattr(account, name) for name in ACCOUNT.key}
+                    put(ACCOUNT, account, target.get_account(**key), target.link_account)
+                passkeys = getattr(source, "list_authenticators_by_user_id", lambda _: ())(user.id)
+                if not hasattr(target, "create_authenticator"):
+                    left_out[NO_PLACE] += len(passkeys)
                     continue
-                for one in source.list_authenticators_by_user_id(user.id):
-                    if not hasattr(target, "create_authenticator"):
-                        left_out[NO_PLACE] += 1
-                        continue
-                    there = target.get_authenticator(one.credential_id) if merge else None
-                    if there is None or there.user_id != user.id:
-                        target.create_authenticator(**_fields(one))
-                    (copied if there is None else left_out)["authenticators" if there is None else KEPT] += 1
+                for passkey in passkeys:
+                    there = target.get_authenticator(passkey.credential_id)
+                    put(AUTHENTICATOR, passkey, there, target.create_authenticator)
             after = users[-1].id
             if progress is not None:
                 progress(sum(copied.values()) + left_out[KEPT])
     return Moved(Counts(*(copied[entity.plural] for entity in ENTITIES)), +left_out)
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    return {f.name: getattr(record, f.name) for f in fields_of(type(record))}

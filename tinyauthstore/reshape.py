@@ -96,7 +96,7 @@ class Changes:
             self.missing.append(
                 f"what version {USER_VERSION} of the schema added to version {version} ({what})"
             )
-        self._kinds_table = schema.kinds
+        self._kinds_table, self._select_kinds = schema.kinds, schema.select_kinds
         ours = [table for table in schema.tables.values() if table.ours]
         if ours and schema.kinds not in self._tables:
             self._add(None if self._converted else f"table {schema.kinds}", schema.create_kinds)
@@ -152,7 +152,7 @@ class Changes:
         """What is recorded of custom fields; asked for when a model has one."""
         if self._kinds_table not in self._tables:
             return {}
-        kinds = self._run(f"SELECT table_name, field, kind FROM {self._kinds_table}")
+        kinds = self._run(self._select_kinds)
         return {(table, field.lower()): kind for table, field, kind in kinds}
 
     def _compare_custom(self, table: Statements, column: Stored, f: Field, present: Present) -> None:

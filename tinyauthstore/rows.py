@@ -18,14 +18,8 @@ IN_PYTHON: dict[str | None, str] = {kind.name: python.__name__ for python, kind 
 """What a field's type is called, by the name of its kind."""
 
 
-def _compiled(model: Any) -> Callable[..., Any]:
-    return _filler(model)
-
-
-@functools.lru_cache(maxsize=256)
-def _filler(model: Any) -> Callable[..., Any]:
-    """Once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
-    return filler(model)
+_compiled: Callable[[Any], Callable[..., Any]] = functools.lru_cache(maxsize=256)(filler)
+"""Once for each model: a suite that opens a fresh shelf for each test would wait for it each time."""
 
 
 class Rows:
@@ -46,6 +40,7 @@ class Rows:
         self._make = _compiled(model)
         elsewhere = {*entity.withheld, *(name for name, _ in self._in_key)}
         self._fields = [(f.name, f) for f in fields_of(model) if f.name not in elsewhere]
+        self._written = [(name, f.kind.to_json) for name, f in self._fields]
         ours = {f.name for f in fields_of(entity.record)}
         self._defaults: dict[str, Any] = {}
         self._custom = [f for f in fields_of(model) if f.name not in ours]
@@ -56,9 +51,9 @@ class Rows:
         if record is None:
             return [parts, None]
         fields = {} if leftovers is None else dict(leftovers)
-        for name, f in self._fields:
+        for name, to_json in self._written:
             value = getattr(record, name)
-            fields[name] = None if value is None else f.kind.to_json(value)
+            fields[name] = None if value is None else to_json(value)
         return [parts, fields]
 
     def records(self, rows: list[Any]) -> Iterator[tuple[Key, Any, dict[str, Any]]]:
@@ -122,6 +117,14 @@ class Rows:
 
     def _column(self, f: Field, column: list[Any], rest: Sequence[dict[str, Any]]) -> list[Any]:
         from_json, optional, values = f.kind.from_json, f.optional, []
+        try:  # most columns are whole, and need no second look at each value
+            if _ABSENT not in column:
+                if None not in column:
+                    return list(map(from_json, column))
+                if optional:
+                    return [None if value is None else from_json(value) for value in column]
+        except (TypeError, ValueError, RecursionError):
+            pass
         for value, others in zip(column, rest):
             if value is _ABSENT and others:
                 value = others.pop(self._spelt(f.name, others), _ABSENT)

@@ -76,7 +76,7 @@ class Column:
     files. ``required``: None is refused, though the model allows it. ``read``: an SQL expression that is read
     instead of the column, whose columns stand in braces; without a ``name``, nothing is written.
     ``declared``: the type and constraints for a file that is made anew, ``references``: the actions of its
-    foreign key to the user's id there; None: no foreign key.
+    foreign key to the user's id there; None: no foreign key. ``foreign_key``: the name of that, if it has one.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Column:
     read: str = ""
     declared: str = "TEXT"
     references: str | None = None
+    foreign_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class Table:
     and it is never altered; ``declared`` (columns that nobody fills) and ``constraints`` serve to make a new file
     as that application would.
 
-    ValueError for a field that the record does not have, or has no column and must have one.
+    ValueError for a field that must have a column and has none; InvalidFieldError, when a store is opened, for one
+    that the record does not have.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Table:
             where=_braced(self.where, lambda found: "{" + name(found) + "}"),
             declared=keys(self.declared),
             constraints=tuple(_braced(c, lambda found: "{" + name(found) + "}") for c in self.constraints),
+            indexes={key: _braced(i, lambda found: "{" + name(found) + "}") for key, i in self.indexes.items()},
         )
 
     def replace(self, *, fill: Mapping[str, Any] | None = None, **changes: Any) -> Table:
@@ -240,6 +243,15 @@ class Schema:
             ]
             if lost:
                 raise ValueError(f"{self.name}: the table {table.name} needs a column for {', '.join(lost)}")
+            written = [column.name.lower() for column in map(table.column, table.columns) if column and column.name]
+            if twice := [name for name in table.fill if name.lower() in written]:
+                raise ValueError(f"{self.name}: {table.name}.{twice[0]} has a field; fill= cannot fill it, too")
+            token = table.column("session_token")
+            if entity is SESSION and token is not None and token.codec is not None:
+                raise ValueError(
+                    f"{self.name}: the column of session_token, {table.name}.{token.name}, can have no codec; how"
+                    " tokens are stored is what tokens= says"
+                )
 
     @property
     def tables(self) -> dict[Entity, Table]:

@@ -1,39 +1,39 @@
-"""The rules of signing in: who it is, which session begins, what ends. Functions of any ``Adapter``.
+"""The rules of signing in: who it is, which session begins, and what ends. Functions of any ``Adapter``.
 
-Each is one transaction: what it answers has happened, and of what it refuses nothing has. ``await
-store.run(sign_in_by_email, ...)`` is the same for an ``AsyncAdapter``.
+Each is one transaction: it does all that it says, or nothing if it raises. For an ``AsyncAdapter``:
+``await store.run(sign_in_by_email, identifier=..., token=...)``.
 
-``session_token`` is the cookie that the browser came with, or None: a sign-in ends that session and begins another
-(ASVS 5.0, 7.2.4). ``**session`` are ``expires`` and custom fields of the new session. Times are the store's.
+``session_token`` is the cookie that the browser came with, or None: a sign-in ends that session and begins a new
+one (ASVS 5.0, 7.2.4). ``**session`` are ``expires`` and custom fields of the new session.
 
 Auth.js decides the same in ``handleLoginOrRegister``. Where we differ:
 
-==============================  ================================  =================================================
-                                Auth.js                           here, and why
-==============================  ================================  =================================================
-unknown account, and somebody   links it to whoever is signed in  never linked by a sign-in: a callback that another
-is signed in                                                      site forged would. ``link_account_to`` links
-known account, and somebody     error, or the old session goes    the account's user is signed in by a new session:
-is signed in                    on                                who proves who they are, is that (7.2.4)
-known account                   keeps its first tokens            stores the new ones: the old ones expire
-unknown account, known address  error; under ``allowDangerous-    error; under ``proves_email``, linked only if
-                                EmailAccountLinking`` linked,     provider *and* user have proven the address:
-                                whoever has proven what           either may be somebody else's claim
-an account's new user           address counts as unproven        the same, unless ``proves_email`` and the profile
-                                                                  says proven
-address proven for the first    becomes proven, all else stays    becomes proven; sessions, accounts and passkeys
-time, on a known user                                             from before go: they may be an attacker's
-address proven again            the time of proof moves           the first proof stays
-==============================  ================================  =================================================
+================================  ================================  ==============================================
+case                              Auth.js                           here, and why
+================================  ================================  ==============================================
+unknown account, while somebody   is linked to them                 signs in as a new user: another site may have
+is signed in                                                        forged the callback. ``link_account_to`` links
+known account, while somebody     error, or the session goes on     its user is signed in, by a new session
+is signed in
+known account                     keeps its first tokens            gets the new ones, for the old ones expire
+unknown account, known address    error; linked to the address's    error; under ``proves_email``, linked if the
+                                  user if the provider              provider says that the address is proven and
+                                  ``allowDangerousEmail-            the user has proven it here: either may be
+                                  AccountLinking``                  somebody who does not own it
+address of a new account's user   unproven                          proven if ``proves_email`` and the profile say so
+first proof of the address of a   marks it                          marks it, and drops what was there before:
+known user                                                          sessions, accounts, passkeys
+later proofs                      move the time of the proof        change nothing
+================================  ================================  ==============================================
 
-What may have been prepared for somebody before they first came is the subject of Sudhodanan and Paverd,
-"Pre-hijacked accounts" (USENIX Security 2022). Its five attacks: the classic-federated merge and the non-verifying
-identity provider fail in ``sign_in_by_account``; the unexpired session, the trojan identifier and the unexpired
-e-mail change end in ``sign_in_by_email``.
+The reason for dropping is in Sudhodanan and Paverd, "Pre-hijacked accounts" (USENIX Security 2022): an attacker may
+register a victim's address first, and wait. Of the five attacks there, the classic-federated merge and the
+non-verifying identity provider fail in ``sign_in_by_account``; the unexpired session, the trojan identifier and the
+unexpired e-mail change end in ``sign_in_by_email``.
 
-An address is what a ``User`` may have as ``email`` and has an ``@``. The identifier of a sign-in token is an address;
-that of a change of address has blanks and no ``@``, so no address is ever the same, and neither token passes for the
-other. Give other purposes identifiers without ``@`` as well.
+An address is here what a ``User`` may have as ``email`` and has an ``@``; the identifier of a token to sign in with is
+one. The identifier of a change of address has blanks and no ``@``, which no address can be, so neither token passes
+for the other. Identifiers for purposes of your own should have no ``@`` either.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ class SignedIn(NamedTuple):
 def sign_in_by_email(
     store: Adapter, /, *, identifier: str, token: str, session_token: str | None = None, **session: Any
 ) -> SignedIn | None:
-    """Sign in whoever presents the token that was mailed to the address ``identifier``. None if it is no such token.
+    """Sign in whoever presents the token that was mailed to the address ``identifier``. None if there is no such token.
 
-    The token is used up, and the address's user found or created. An address proven for the first time on a user
-    who existed before: their sessions, accounts, passkeys and pending change of address go, because whoever
-    registered the address without owning it may have left them. TypeError and InvalidFieldError for ``**session`` as
-    in ``create_session``; the token can then be used again. Source: ASVS 6.3, "Pre-hijacked accounts" § 4.
+    The token is used up, and the address's user is found or created. If they existed and had not proven the address
+    yet, their sessions, accounts, passkeys and pending change of address go: whoever registered the address without
+    owning it may have left them. TypeError and InvalidFieldError for ``**session`` as in ``create_session``; the
+    token can then be used again.
     """
-    if isinstance(identifier, str) and not _is_address(identifier):
+    if isinstance(identifier, str) and _address(identifier) is None:
         return None  # a token for another purpose proves no address
     with store.transaction():
         used = store.use_verification_token(identifier=identifier, token=token)
         if used is None:
             return None
         known = store.get_user_by_email(used.identifier)
-        user = known or store.create_user(email=used.identifier)
+        user = known or store.create_user(email=_address(used.identifier))
         if known is not None and known.email_verified is None:
             _drop_ways_in(store, known.id)
         return _begin(store, user, session_token, session, is_new=known is None, proven=True)
@@ -98,13 +98,14 @@ def sign_in_by_account(
     AccountNotLinkedError, and nothing was changed; unless ``proves_email`` (this provider is trusted to verify
     addresses), the profile says that it is proven, and the user has proven it here: then it is linked to them.
 
-    TypeError if ``account`` lacks one of its three names. Source: ASVS 5.0, 10.5.2 (an account is its provider and its
-    id there, never an address that may be given to somebody else).
+    TypeError if ``account`` lacks one of its three names. Source: ASVS 5.0, 6.8.1 and 10.5.2 (who somebody is, the
+    provider and their id there tell, and no claim that may be given to somebody else).
     """
     key, tokens = _taken_apart(account)
     email, verified = profile.get("email"), profile.get("email_verified")
-    email = email if isinstance(email, str) and _is_address(email) else None
-    proven = email is not None and proves_email and (verified is True or _fitting("email_verified", verified) is not None)
+    email = _address(email) if isinstance(email, str) else None
+    since = _fitting("email_verified", verified)  # None for True, too: then it is the store's time
+    proven = email is not None and proves_email and (verified is True or since is not None)
     with store.transaction():
         user = store.get_user_by_account(provider=key["provider"], provider_account_id=key["provider_account_id"])
         is_new = False
@@ -120,7 +121,7 @@ def sign_in_by_account(
             is_new = True
             user = store.create_user(
                 email=email, name=_fitting("name", profile.get("name")), image=_fitting("image", profile.get("image")),
-                email_verified=_fitting("email_verified", verified) if proven else None,
+                email_verified=since if proven else None,
             )
         store.link_account(tokens, user_id=user.id, **key)
         return _begin(store, user, session_token, session, is_new=is_new, proven=is_new and proven)
@@ -143,9 +144,9 @@ def sign_in_by_passkey(
 ) -> SignedIn | None:
     """Sign in whoever has that passkey, after the application has verified the assertion. None for an unknown one.
 
-    ``counter`` and ``backed_up`` are the signature counter and the backup state that the authenticator told, and are
-    stored; None keeps the state. CounterRegressionError, and nothing was changed, if the counter did not grow, unless
-    0 stays 0. Source: WebAuthn § 7.2, steps 19 to 24.
+    ``counter`` and ``backed_up``, the signature counter and the backup state in the assertion, are stored; None keeps
+    the state. CounterRegressionError, and nothing was changed, if the counter did not grow, unless 0 stays 0. Source:
+    WebAuthn § 7.2.
     """
     with store.transaction():
         passkey = store.get_authenticator(credential_id)
@@ -160,11 +161,12 @@ def sign_in_by_passkey(
 def request_email_change(store: Adapter, /, *, session_token: str, email: str) -> VerificationToken | None:
     """A token that must be mailed to ``email``, and shown nowhere else. None if nobody is signed in by that session.
 
-    Until it comes back, the address stays what it was. The latest request counts. Whether somebody has the address
-    is not told here, but to whoever can read its mail. InvalidFieldError if it is no address.
+    Until it comes back, the address stays what it was. The latest request counts. Whether the address is taken is
+    told by ``confirm_email_change``, to nobody who cannot read its mail. InvalidFieldError if it is no address. Let
+    the user sign in again first, or whoever finds an open browser takes the account along (ASVS 5.0, 7.5.1).
     """
-    email = _USER["email"].check(email)
-    if email is None or not _is_address(email):
+    address = _address(email) if isinstance(email, str) else None
+    if address is None:
         raise _USER["email"].refusal(email)
     with store.transaction():
         if (found := store.get_session_and_user(session_token)) is None:
@@ -173,7 +175,7 @@ def request_email_change(store: Adapter, /, *, session_token: str, email: str) -
         made = store.create_verification_token(identifier=identifier)  # for the store's own random token
         store.delete_verification_tokens(identifier)
         store.create_verification_token(
-            identifier=identifier, token=_for_address(made.token, email), expires=made.expires
+            identifier=identifier, token=_for_address(made.token, address), expires=made.expires
         )
         return made
 
@@ -183,21 +185,21 @@ def confirm_email_change(store: Adapter, /, *, session_token: str, email: str, t
 
     None if nobody is signed in by that session, or the token is not their latest for that address. The session gets a
     new token, the user's others end, and what was mailed to the old address works no more. ConflictError, and
-    nothing was changed, if another user has the address by now. Source: ASVS 5.0, 7.2.4 and 7.4.3; 6.3.7.
+    nothing was changed, if another user has the address by now. Tell the old address (ASVS 5.0, 6.3.7). Source: ASVS
+    7.2.4 and 7.4.3.
     """
     with store.transaction():
         found = store.get_session_and_user(session_token)
-        if found is None or not _is_address(email):
+        if found is None or (address := _address(email)) is None:
             return None
-        user = found.user
-        bound = _for_address(token, email)
+        user, bound = found.user, _for_address(token, address)
         if store.use_verification_token(identifier=_change_of(user.id), token=bound) is None:
             return None
         if (rotated := store.rotate_session(session_token)) is None:  # it has expired this very moment
             return None
-        # A session tells the store's time, which no method does. This one ends with the others.
+        # The contract tells the store's time by new sessions only. This one ends with the others.
         now = store.create_session(user_id=user.id).created_at or real_time()
-        user = store.update_user(user.id, email=email, email_verified=now)
+        user = store.update_user(user.id, email=address, email_verified=now)
         store.revoke_sessions(user.id, keep=rotated.session_token)
         if found.user.email is not None:
             store.delete_verification_tokens(found.user.email)
@@ -241,8 +243,9 @@ def _fitting(name: str, value: Any) -> Any:
         return None
 
 
-def _is_address(text: str) -> bool:
-    return "@" in text and _fitting("email", text) is not None
+def _address(text: str) -> str | None:
+    """The address without the blanks that a form may leave around it; None if it is none. TypeError if no str."""
+    return text.strip() if "@" in text and _fitting("email", text) is not None else None
 
 
 def _change_of(user_id: str) -> str:
@@ -253,5 +256,5 @@ def _change_of(user_id: str) -> str:
 
 
 def _for_address(token: str, email: str) -> str:
-    """What is stored for a token that was mailed to that address: presented with another one, it is another token."""
+    """What is stored of a token that was mailed to that address: with another address, it is another token."""
     return token + " " + sha256((email_key(email) or "").encode()).hexdigest()

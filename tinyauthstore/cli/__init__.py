@@ -8,62 +8,124 @@ file is out of reach; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import AuthStoreError, StorageError
+from ..errors import (
+    AuthStoreError, BusyError, ConflictError, InvalidFieldError, NotFoundError, StorageError, TransferError,
+)
 
-WRONG, OUT_OF_REACH, INTERRUPTED = 2, 3, 130
+FOUND, WRONG, OUT_OF_REACH, INTERRUPTED = 1, 2, 3, 130
 
 Add = Callable[..., argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status; an error is one line on standard error."""
-    given = _parser().parse_args(arguments)
     try:
-        status: int = given.run(given) or 0
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # closed (2>&-); print() would take standard output
+        if sys.stdout is None:
+            return _failed("standard output is closed", OUT_OF_REACH)
+        _print_anything()
+        status = _run(arguments)
         sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader has seen enough: `tinyauthstore users | head`
         _forget_output()
         return 0
     except KeyboardInterrupt:
+        _forget_output()
         return _failed("interrupted; nothing is half done", INTERRUPTED)
+    except BusyError as error:
+        return _failed(f"{error.path} is locked by another process; try again when that is done", OUT_OF_REACH)
     except StorageError as error:
         return _failed(error, OUT_OF_REACH)
-    except LookupError as error:
-        return _failed(error, 1)
+    except (NotFoundError, TransferError, ConflictError, InvalidFieldError) as error:
+        return _failed(error, WRONG if isinstance(error, TransferError) and not error.line else FOUND)
     except (AuthStoreError, ValueError, TypeError) as error:
         return _failed(error, WRONG)
     except OSError as error:
-        _forget_output()
+        if error.filename is None:  # it may be standard output's
+            _forget_output()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", OUT_OF_REACH)
-    return status
+    except Exception as error:  # its text may hold anything
+        *_, place = traceback.walk_tb(error.__traceback__)
+        where = f"{os.path.basename(place[0].f_code.co_filename)}, line {place[1]}"
+        return _failed(f"{type(error).__name__} in {where}, which should not be; please report it", OUT_OF_REACH)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        given = _parser().parse_args(arguments)
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+    return given.run(given) or 0
+
+
+IN_OPTIONS = {
+    "merge=True": "--merge",
+    "sessions=False": "--no-sessions",
+    "secret=": "$TINYAUTHSTORE_SECRET",
+    "into=": "--into",
+    "open the store with a model that has": "let your application open it once, which adds them, or use `copy`",
+}
+"""What the options of functions, which errors name, are called here."""
 
 
 def _failed(error: object, status: int) -> int:
-    print(f"tinyauthstore: {error}", file=sys.stderr)
+    from ..adapters import TARGETS
+    from .output import clean
+
+    text = str(error).replace(f"\n{TARGETS}", " sqlite:///auth.db, shelve:auth and memory:")
+    for option, here in IN_OPTIONS.items():
+        text = text.replace(option, here)
+    print(f"tinyauthstore: {clean(text)}", file=sys.stderr)
     return status
+
+
+def _print_anything() -> None:
+    """Let no name that a terminal's encoding lacks end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_output() -> None:
     """Let what is still to be printed go nowhere, so that the interpreter does not complain at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, AttributeError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
+class Parser(argparse.ArgumentParser):
+    """Its errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        from .targets import Wrong
+
+        # What was typed in the wrong place may be a URL, and have a password in it.
+        message = re.sub(r"(?<=\?)[^\s']+|(?<=://)[^\s/@']+(?=@)", "...", message)
+        message = re.sub(r"(COMMAND: invalid choice: .*?) \(choose from .*", r"\1", message)
+        raise Wrong(f"{message}; see {self.prog} --help")
+
+
+@functools.cache
 def _parser() -> argparse.ArgumentParser:
     from . import commands
     from .targets import FORMS
 
     # -s may stand before the command or after it, where it must not wipe out what stood before.
     store = {"metavar": "TARGET", "help": "the store; default: $TINYAUTHSTORE_URL"}
-    after = argparse.ArgumentParser(add_help=False)
+    after = Parser(add_help=False)
     after.add_argument("-s", "--store", default=argparse.SUPPRESS, **store)  # type: ignore[arg-type]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tinyauthstore",
         description="Users, sessions, linked accounts, links and passkeys in one small file.",
         epilog=f"{FORMS}\n\nExit status: 0 fine, 1 something found or not found, 2 wrong use, 3 store\nout of reach.",
@@ -85,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    _add_making(add, commands)
     _add_looking(add, commands)
     _add_ending(add, commands)
     _add_files(add, commands)
@@ -101,9 +164,19 @@ def _yes(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"a number of at least 0, not {text!r}")
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**62):
+        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text[:40]!r}")
     return int(text)
+
+
+def _add_making(add: Add, commands: Any) -> None:
+    add("init", commands.init, "make a new store", "tinyauthstore -s auth.db init")
+    migrate = add(
+        "migrate", commands.migrate, "say what an older store lacks, and add it", "tinyauthstore -s auth.db migrate"
+    )
+    migrate.add_argument("-n", "--dry-run", action="store_true", help="only say it; exit status 1 if there is something")
+    _yes(migrate)
+    _json(migrate)
 
 
 def _add_looking(add: Add, commands: Any) -> None:
@@ -132,7 +205,7 @@ def _add_ending(add: Add, commands: Any) -> None:
     sign_in.add_argument("--name", help="the cookie's name (default: by the store's layout)")
     sign_in.add_argument("--site", metavar="URL", help="where the cookie is for: says how to set it there")
     revoke = add(
-        "revoke", commands.revoke, "end a session, or all of a user's",
+        "revoke", commands.revoke, "end a session, or all sessions of a user",
         "tinyauthstore -s auth.db revoke ada@example.com --yes",
     )  # fmt: skip
     revoke.add_argument("what", metavar="USER|SESSION", help="a user's id or address, or a session's id")
@@ -144,16 +217,20 @@ def _add_ending(add: Add, commands: Any) -> None:
     purge = add("purge", commands.purge, "remove what has expired", "tinyauthstore -s auth.db purge --yes")
     for command in (revoke, delete, purge):
         _yes(command)
+    for command in (sign_in, revoke, delete, purge):
+        _json(command)
 
 
 def _add_files(add: Add, commands: Any) -> None:
+    from .. import exports
+
     backup = add(
         "backup", commands.backup, "copy the store to a new file, while others use it",
         "tinyauthstore -s auth.db backup auth-backup.db",
     )  # fmt: skip
     backup.add_argument("file", metavar="FILE", help="must not exist; of a shelf, a directory is made")
     restore = add(
-        "restore", commands.restore, "replace all that the store holds by a backup",
+        "restore", commands.restore, "replace all that the store holds by a backup, or make it anew from one",
         "tinyauthstore -s auth.db restore auth-backup.db --yes",
     )  # fmt: skip
     restore.add_argument("file", metavar="FILE", help="what `backup` wrote")
@@ -168,13 +245,16 @@ def _add_files(add: Add, commands: Any) -> None:
     copy.add_argument("target", metavar="TARGET", help="a store, or the name of a new one")
     for command in (load, copy):
         command.add_argument("--merge", action="store_true", help="into a store that is not empty")
+        _json(command)
+    for command in (dump, load, copy):
+        command.add_argument("--no-sessions", action="store_true", help="leave out sessions and verification tokens")
     export = add(
         "export", commands.export, "write all records for another system",
         "tinyauthstore -s auth.db export postgres users.sql",
     )  # fmt: skip
-    export.add_argument("format", metavar="FORMAT", help="redis, dynamodb, mongodb, pouchdb or postgres")
+    export.add_argument("format", metavar="FORMAT", help=f"one of {', '.join(exports.FORMATS)}")
     export.add_argument("file", metavar="FILE", nargs="?", default="-", help="a new file (default: standard output)")
-    export.add_argument("--tool", help="whose tables in postgres: pg (default), typeorm, sequelize, prisma, drizzle")
+    export.add_argument("--tool", help=f"whose tables in postgres: {', '.join(exports.TOOLS)} (default: pg)")
     export.add_argument("--into", metavar="NAME", help="DynamoDB's table, or the prefix of keys in Redis")
 
 
@@ -182,23 +262,18 @@ def _add_others(add: Add, commands: Any) -> None:
     from ..adapters import TARGETS
     from .demo import run_demo
 
-    add("init", commands.init, "make a new store", "tinyauthstore -s auth.db init")
-    migrate = add(
-        "migrate", commands.migrate, "say what an older store lacks, and add it", "tinyauthstore -s auth.db migrate"
-    )
-    migrate.add_argument("-n", "--dry-run", action="store_true", help="only say it; exit status 1 if there is something")
-    _yes(migrate)
     layouts = add(
         "layouts", commands.list_layouts, "list the layouts of other libraries, or name a file's",
         "tinyauthstore layouts app.db", needs_store=False,
     )  # fmt: skip
     layouts.add_argument("file", metavar="FILE", nargs="?", help="a SQLite file")
+    _json(layouts)
     demo = add(
         "demo", lambda given: run_demo(given.target),
         "sign somebody up, in, and out again, and show what the store answers", "tinyauthstore demo", needs_store=False,
     )  # fmt: skip
     demo.description = "Walks through the whole contract on a real store, in about a second."
-    demo.epilog = f"TARGET is what connect() takes:\n{TARGETS}"
+    demo.epilog = f"example:\n  tinyauthstore demo\n\nTARGET is what connect() takes:\n{TARGETS}"
     demo.add_argument(
         "target", metavar="TARGET", nargs="?", help="a new, empty store; default: a temporary SQLite file"
     )

@@ -1,7 +1,7 @@
 """What the command line prints: tables, times, progress, questions.
 
-Everything fits the terminal's width, 80 columns where there is none, and is cut with "..." where it does not.
-Colour is for terminals only, and not where NO_COLOR is set.
+Everything fits the terminal's width, 80 columns where there is none, and is cut with "..." where it does not. What
+could steer a terminal is escaped. Colour is for terminals only, and not where NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -22,45 +24,95 @@ from ..models import Record, fields_of
 PROGRESS_AFTER = 1.0
 """Seconds after which somebody who waits is told how far it is."""
 
+# --- text that fits ---------------------------------------------------------------------------
+
 
 def width() -> int:
     """How many columns a line may have."""
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
 
 
-def cut(text: str, room: int) -> str:
-    """``text`` on one line, in at most ``room`` columns; what cannot be printed is escaped."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= room else text[: max(room - 3, 0)] + "..."[: max(room, 0)]
+def clean(text: object) -> str:
+    """Text on one line, in which what could steer a terminal, or cannot be seen, is escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: two for East Asian wide characters, none for combining ones."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: object, room: int) -> str:
+    """``text``, cleaned, in at most ``room`` columns."""
+    text = clean(text)
+    if columns(text) <= room:
+        return text
+    dots, kept = "..."[: max(room, 0)], 0
+    for end, character in enumerate(text):
+        kept += _columns_of(character)
+        if kept > room - len(dots):
+            return text[:end] + dots
+    return text
+
+
+def padded(text: str, size: int) -> str:
+    return text + " " * (size - columns(text))
 
 
 def bold(text: str) -> str:
-    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\033[1m{text}\033[0m"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], flexible: Sequence[int]) -> None:
-    """Print rows under a head, aligned. ``flexible``: the columns that are cut if a line would be too long."""
-    cells = [[cut(cell, 10_000) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *cells)]
-    while sum(widths) + 2 * (len(widths) - 1) > width():
-        widest = max(flexible, key=lambda i: widths[i])
-        if widths[widest] <= 8:
-            break
-        widths[widest] -= 1
-    print(bold("  ".join(name.ljust(size) for name, size in zip(head, widths)).rstrip()))
+    """Print rows under a head, aligned. ``flexible``: the columns that are cut first if a line would be too long."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    room = width()
+    widths = [min(max(map(columns, column)), room) for column in zip(head, *cells)]
+    for cuttable in (flexible, range(len(widths))):
+        while sum(widths) + 2 * (len(widths) - 1) > room:
+            widest = max(cuttable, key=lambda i: widths[i])
+            if widths[widest] <= 8:
+                break
+            widths[widest] -= 1
+    print(bold("  ".join(map(padded, head, widths)).rstrip()))
     for row in cells:
-        print("  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths)).rstrip())
+        print("  ".join(padded(cut(cell, size), size) for cell, size in zip(row, widths)).rstrip())
+
+
+def listing(rows: Iterable[tuple[str, object]]) -> None:
+    """Print a value in each line, after its name."""
+    rows = [(cut(name, 20), value) for name, value in rows]
+    size = max(columns(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{padded(name, size)}  {cut(value, width() - size - 2)}".rstrip())
+
+
+# --- values -----------------------------------------------------------------------------------
 
 
 def when(moment: datetime | None) -> str:
     """A time in UTC, to the minute, with how far it is: ``2026-02-01 03:04 (in 30 d)``. "-" for None."""
-    if moment is None:
-        return "-"
-    return f"{moment:%Y-%m-%d %H:%M} ({distance((moment - real_time()).total_seconds())})"
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M} ({distance(moment)})"
 
 
-def distance(seconds: float) -> str:
+def day(moment: datetime) -> str:
+    """The same without hours and minutes, for tables that have no room: ``2026-02-01 (in 30 d)``."""
+    return f"{moment:%Y-%m-%d} ({distance(moment)})"
+
+
+def distance(moment: datetime) -> str:
     """``in 3 h``, ``2 d ago``, ``now``."""
+    seconds = (moment - real_time()).total_seconds()
     size = abs(seconds)
     for unit, length in (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("min", 60)):
         if size >= length:
@@ -72,15 +124,19 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def hidden(record: Record) -> set[str]:
+    """The fields that are secrets, as their model says by ``repr=False``."""
+    declared: Any = type(record)
+    return {f.name for f in fields(declared) if not f.repr}
+
+
 def shown(record: Record) -> dict[str, Any]:
     """A record's fields as JSON has them, without secrets."""
-    declared: Any = type(record)
-    secret = {f.name for f in fields(declared) if not f.repr}
-    kinds = {f.name: f.kind for f in fields_of(type(record))}
+    secret = hidden(record)
     return {
-        name: None if (value := getattr(record, name)) is None else kind.to_json(value)
-        for name, kind in kinds.items()
-        if name not in secret
+        f.name: None if (value := getattr(record, f.name)) is None else f.kind.to_json(value)
+        for f in fields_of(type(record))
+        if f.name not in secret
     }
 
 
@@ -93,35 +149,67 @@ def _simple(value: Any) -> Any:
     return value.isoformat() if is_datetime(value) else str(value)
 
 
+# --- beside the output ------------------------------------------------------------------------
+
+
 def tell(text: str) -> None:
-    """Say something beside the output: on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something beside the output, on standard error; where both go to one place, after it."""
+    sys.stdout.flush()
+    Progress.wipe()
+    print(clean(text), file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A line on the terminal that counts, for whoever waits longer than a second. Nothing in a pipe."""
+    """A line on the terminal, for whoever waits longer than a second: what, how much, how long. None in a pipe.
 
-    def __init__(self, what: str) -> None:
-        self._what, self._begin, self._last, self._drawn = what, time.monotonic(), 0.0, False
+    It is called with how much is done. The line is wiped off when the block ends, or something else is told.
+    """
+
+    drawn = 0
+    """How long the line is that stands on the terminal."""
+
+    @classmethod
+    def wipe(cls) -> None:
+        if cls.drawn:
+            print("\r" + " " * cls.drawn + "\r", end="", file=sys.stderr, flush=True)
+            cls.drawn = 0
+
+    def __init__(self, what: str, unit: str = "") -> None:
+        self._what, self._unit, self._count, self._over = what, unit, 0, threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True) if sys.stderr.isatty() else None
 
     def __call__(self, count: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - self._begin > PROGRESS_AFTER and now - self._last > 0.1:
-            rate = count / (now - self._begin)
-            print(f"\r{count:,} {self._what}, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
-            self._last, self._drawn = now, True
+        self._count = count
 
-    def done(self) -> None:
-        """Wipe the line off."""
-        if self._drawn:
-            print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+    def __enter__(self) -> Progress:
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _draw(self) -> None:
+        begin, wait = time.monotonic(), PROGRESS_AFTER
+        while not self._over.wait(wait):
+            passed = time.monotonic() - begin
+            done = f"{self._count:,} {self._unit}, {self._count / passed:,.0f} a second, " if self._count else ""
+            line = f"{self._what}: {done}{passed:.0f} s"
+            print(f"\r{line:{Progress.drawn}}", end="", file=sys.stderr, flush=True)
+            wait, Progress.drawn = 0.2, max(Progress.drawn, len(line))
+        self.wipe()
 
 
 def agreed(question: str, yes: bool, refuse: Callable[[str], Exception]) -> bool:
     """Whether the person says yes. ``refuse`` makes the error if there is no terminal to ask on."""
     if yes:
         return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         raise refuse(f"{question} There is nobody to ask here: say --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    print(f"{clean(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    tell("nothing was changed")
+    return False

@@ -108,6 +108,14 @@ class UserContract(Contract):
         assert [user.id for user in store.list_users(after="")] == ["a", "c"]
         assert store.list_users(after="c") == []
 
+    def test_a_page_may_begin_after_what_is_longer_than_any_id(self, store: Any) -> None:
+        """All of it counts, as far as an id may reach."""
+        longest = "b" * 4096
+        for user_id in ("ba", longest, "bc"):
+            store.create_user(id=user_id)
+        pages = [[user.id for user in store.list_users(after=after)] for after in ("ba", longest[1:], longest + "b")]
+        assert pages == [[longest, "bc"], [longest, "bc"], ["bc"]]
+
     def test_a_page_shows_what_was_written_since_the_last_one(self, store: Any) -> None:
         """Who came after the last id is on the next page; who changed is shown as changed."""
         store.create_user(id="a"), store.create_user(id="c")
@@ -141,6 +149,7 @@ class UserContract(Contract):
             "base of a composed letter": ("zoe", "zo\u00eb@example.com", False),
             "neighbour": ("ada", "adb@example.com", False),
             "neighbour of the last before the surrogates": ("\ud7ff", "\ue000@example.com", False),
+            "neighbour of the last but one": ("\U0010fffe", "\U0010ffff@example.com", False),
             "full-width letter": ("a", "\uff41da@example.com", False),
             "any": ("%", "ada@example.com", False),
             "one": ("_", "ada@example.com", False),
