@@ -591,6 +591,16 @@ def test_auth_js_own_adapter_reads_users_and_accounts(
     assert [(one["id"], one["email"], one["name"]) for one in answers] == [("ada", "ada@example.com", "Ada")] * 3
 
 
+@pytest.mark.soak
+def test_the_readmes_command_that_measures_runs() -> None:
+    """With a few sign-ins and look-ups, to see that it does."""
+    script = f"import sys; sys.path.insert(0, {str(HERE / 'examples')!r}); import postgres_speed as speed; "
+    command = [sys.executable, "-W", "error", "-c", script + "speed.main(0.1, rounds=1, crowd=2)"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=4 * PATIENCE).stdout
+    assert len(re.findall(r" a second \(.* times SQLite$", printed, re.MULTILINE)) == 10
+    assert "`python tests/examples/postgres_speed.py`" in README
+
+
 # --- fork() -----------------------------------------------------------------------------------
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
