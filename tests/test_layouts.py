@@ -421,6 +421,7 @@ class ByHand(Laid):
         return cls.kind(path, schema=schema, durability="normal", **options)
 
 
+@pytest.mark.soak
 class TestAppUsers(ByHand, AdapterContract):
     schema = app_users
     ddl = APP_USERS
