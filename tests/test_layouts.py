@@ -251,23 +251,28 @@ class TestDrizzle(Laid, AdapterContract):
     schema = layouts.drizzle
 
 
+@pytest.mark.soak
 class TestPrisma(Short, AdapterContract):
     schema = layouts.prisma
 
 
+@pytest.mark.soak
 class TestTypeORM(InAFile, Short, AdapterContract):
     schema = layouts.typeorm
 
 
+@pytest.mark.soak
 class TestSequelize(Short, AdapterContract):
     schema = layouts.sequelize
 
 
+@pytest.mark.soak
 class TestKysely(Short, AdapterContract):
     schema = layouts.kysely
     kind = Addressed
 
 
+@pytest.mark.soak
 class TestD1(Short, AdapterContract):
     schema = layouts.d1
 
@@ -430,6 +435,7 @@ class Unverified(Addressed):
         return super().create_user(*given, **fields)
 
 
+@pytest.mark.soak
 class TestDjango(ByHand, Short, AdapterContract):
     schema = django
     kind = Unverified
