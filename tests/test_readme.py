@@ -1366,7 +1366,7 @@ def test_who_did_not_set_out_from_here_is_not_signed_in(flow: Flow, memory: Memo
     assert flow.provider.asked == []
 
 
-@pytest.mark.parametrize("wrong", [{"aud": "another"}, {"iss": "https://evil.example"}, {"exp": 1}], ids=str)
+@pytest.mark.parametrize("wrong", [{"aud": "another"}, {"iss": "https://evil.example/accounts.google.com"}, {"exp": 1}], ids=str)
 def test_a_token_that_is_not_for_us_signs_nobody_in(flow: Flow, memory: MemoryAdapter, wrong: Any) -> None:
     flow.claims(**wrong)
     assert flow.recipe.come_back(memory, flow.query, flow.kept) is None
@@ -1468,6 +1468,7 @@ def test_an_unknown_passkey_signs_nobody_in(registered: Registered, memory: Memo
     challenge, answer = registered.attempt(memory)
     memory.delete_authenticator(base64url(registered.passkey.id))
     assert registered.recipe.sign_in(memory, challenge, answer) is None
+    assert registered.recipe.sign_in(memory, registered.recipe.new_challenge(memory), {}) is None
 
 
 def test_a_forged_answer_is_the_librarys_exception(registered: Registered, memory: MemoryAdapter) -> None:
