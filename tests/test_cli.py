@@ -160,6 +160,13 @@ def test_a_process_opens_each_kind_of_store(kind: str, tmp_path: Path) -> None:
     assert ADA in finished.stdout and "\033" not in finished.stdout
 
 
+def test_what_is_told_beside_the_output_comes_after_it(tmp_path: Path) -> None:
+    KINDS["ours"](str(tmp_path / "store"))
+    with start("-s", "store", "users", "--limit", "1", cwd=tmp_path, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().endswith(b" Ada\n1 user; more: --after ada\n")
+
+
 SHOWING = """
 import shlex, sys
 from tinyauthstore.cli import main
@@ -244,6 +251,7 @@ def test_a_file_that_is_not_writable_is_out_of_reach_and_keeps_its_directory_cle
             init = "3" if kind == "shelf" else "2"  # whether that directory is empty cannot be told
             assert done.stdout.split()[-5:] == ["3", "3", "3", init, "3"], done.stdout + done.stderr
             assert done.stderr.count("\n") == 5 and done.stderr.count("tinyauthstore: ") == 5
+            assert kind == "shelf" or done.stderr.count("writable for this user, or its directory is not (SQLite needs both)") == 4
             assert files(Path(folder)) == before
 
 

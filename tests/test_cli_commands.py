@@ -160,9 +160,6 @@ KINDS: dict[str, Callable[[str], None]] = {
 }  # fmt: skip
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:unraisable")
-
-
 def files(folder: Path) -> dict[str, bytes | None]:
     """Every file, with its content, and directory below a folder."""
     found = sorted(folder.rglob("*"))
@@ -184,7 +181,7 @@ def test_looking_changes_nothing_and_leaves_nothing(kind: str, cli: Cli, tmp_pat
     before = files(tmp_path)
     for command in LOOKING:
         cli(f"-s store {command}")
-    for command in WRITING_ALL:
+    for command in WRITING_ALL if kind in ("ours", "prisma.sqlite") else WRITING_ALL[:2]:
         done = cli(f"-s store {command}", None, all=True)
         refused = done.status == 1 and "nothing was written" in done.err  # MongoDB, and some tools, have ids of their own
         assert refused or done.status == 0 and re.search("^(dumped|exported) ", done.err, re.MULTILINE)
@@ -306,6 +303,7 @@ WRONG = {
     "-s nowhere/x.db users": 3,
     "-s nowhere/x.db init": 3,
     "-s folder users": 3,
+    "-s begun users": 3,
     "-s empty users": 3,
     "-s text users": 3,
     "layouts text": 3,
@@ -370,6 +368,8 @@ def odd_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_shelf(str(folder / "shelf"))
     (folder / "folder").mkdir()
     (folder / "folder" / "x").touch()
+    (folder / "begun").mkdir()
+    (folder / "begun" / "lock").touch()  # what is left if a process is killed while it makes a shelf
     (folder / "empty").mkdir()
     (folder / "empty.db").touch()
     (folder / "text").write_text("no database, and no dump\n" * 100)
@@ -389,6 +389,11 @@ def test_whatever_is_wrong_is_one_line_with_its_status_and_changes_nothing(
     assert files(odd_things) == before
 
 
+def test_a_shelf_that_is_taken_for_a_file_is_told_how_to_name(cli: Cli) -> None:
+    make_shelf("shelf")
+    assert cli("-s sqlite:///shelf users", 3).err.endswith("shelf is a directory, and no SQLite file; a shelf is shelve:shelf\n")
+
+
 def test_an_option_is_called_as_it_is_on_the_command_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ours("store")
     make_shelf("shelf")
@@ -398,7 +403,8 @@ def test_an_option_is_called_as_it_is_on_the_command_line(cli: Cli, monkeypatch:
     monkeypatch.setenv(targets.SECRET, SECRET)  # which the fixture looks for
     told = cli("-s new.db load dump.jsonl", 2).err
     assert "another $TINYAUTHSTORE_SECRET" in told and "--no-sessions" in told
-    assert cli("-s new.db load dump.jsonl --no-sessions").err.startswith("loaded 2 users, 2 accounts, 1 authenticator\n")
+    loaded = cli("-s new.db load dump.jsonl --no-sessions").err
+    assert loaded.startswith("loaded 2 users, 2 accounts, 1 authenticator\n") and "by --no-sessions\n" in loaded
 
 
 def test_merging_keeps_what_is_there(cli: Cli) -> None:
@@ -624,7 +630,6 @@ def test_a_lost_store_is_restored_from_its_backup(kind: str, cli: Cli) -> None:
 
 def test_a_shelf_that_another_process_has_open_names_that_process(cli: Cli) -> None:
     make_shelf("shelf")
-    script = "import sys, tinyauthstore as t\nwith t.ShelveAdapter('shelf', synchronize=True) as s: pass"
     script = "import sys, tinyauthstore as t\ns = t.ShelveAdapter(sys.argv[1])\nprint(1, flush=True); sys.stdin.read(); s.close()"
     with start_python(script, os.path.abspath("shelf")) as process:
         assert process.stdout is not None and process.stdin is not None
@@ -712,7 +717,7 @@ def some_model(record: type, dice: random.Random) -> tuple[type, dict[str, Calla
     return dataclasses.make_dataclass(record.__name__, fields, bases=(record,), frozen=True, slots=True, kw_only=True), makers
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_dump_load_and_copy_lose_nothing_of_any_custom_field(seed: int, cli: Cli) -> None:
     dice = random.Random(seed)
     records = {"user": User, "account": Account, "session": Session, "verification_token": VerificationToken, "authenticator": Authenticator}
@@ -818,14 +823,12 @@ def test_control_c_undoes_a_migration(cli: Cli, tmp_path: Path, monkeypatch: pyt
         make(self)
         interrupt()
 
-    monkeypatch.setattr(Changes, "make", half)
-    cli("-s old migrate --dry-run", 1)
-    monkeypatch.setattr(Changes, "make", half)
-    done = Run(main(["-s", "old", "migrate", "--yes"]), "", "")
-    assert done.status == 130 and {*files(tmp_path)} == {"old"}
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert main(["-s", "old", "migrate", "-n"]) == 1
+    told = cli("-s old migrate --dry-run", 1).out
+    with monkeypatch.context() as patch:
+        patch.setattr(Changes, "make", half)
+        assert main(["-s", "old", "migrate", "--yes"]) == 130
+    assert {*files(tmp_path)} == {"old"}
+    assert cli("-s old migrate --dry-run", 1, all=True).out.endswith(told)
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ class TestSplit(Ours, AdapterContract):
     make = split
 
 
+@pytest.mark.soak
 class TestAsyncMemory(Ours, AdapterContract):
     make = awaited(memory)
 
@@ -111,6 +112,7 @@ class TestAsyncSQLiteFile(Ours, AdapterContract):
     make = awaited(sqlite_file)
 
 
+@pytest.mark.soak
 class TestAsyncSplit(Ours, AdapterContract):
     make = awaited(split)
 

@@ -474,7 +474,7 @@ def compare(seed: int, steps: int, path: Path) -> None:
         trial.agree("state(store) after reopening", [last, state(reopened)])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS][::2])
 def test_sqlite_and_memory_answer_alike_whatever_is_done(tmp_path: Path, seed: int) -> None:
     compare(seed, STEPS, tmp_path / "auth.db")
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import glob
 import io
 import json
 import os
-import pwd
 import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from servers import postgres_server, wait_for
 from support import (
     PATIENCE,
     link,
@@ -881,14 +879,6 @@ def redis() -> Iterator[Redis]:
                 server.terminate()
 
 
-def wait_for(ready: Any, server: subprocess.Popen[Any]) -> None:
-    """Return when a server is ready. AssertionError if it ends, or takes too long."""
-    deadline = time.monotonic() + PATIENCE
-    while not ready():
-        assert server.poll() is None and time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("prefix", [None, pytest.param("app:", marks=pytest.mark.soak)])
 def test_the_official_adapter_reads_redis(clear: Any, redis: Redis, node: Path, prefix: str | None) -> None:
     said = redis.load(export_of(fill(clear), "redis", into=prefix)[0])
@@ -970,37 +960,10 @@ class Postgres:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    found = [folder for folder in glob.glob("/usr/lib/postgresql/*/bin") if os.path.exists(f"{folder}/initdb")]
-    path = os.pathsep.join([os.environ["PATH"], *found])
-    initdb, server = (shutil.which(name, path=path) for name in ("initdb", "postgres"))
-    if not (initdb and server and shutil.which("psql")):
-        pytest.skip("needs PostgreSQL's initdb, postgres and psql")
-    become: list[str] = []
-    folder = tempfile.mkdtemp(prefix="pg-")
-    if os.getuid() == 0:  # as whom PostgreSQL refuses to run
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("needs a user postgres, or not to run as root")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        become = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-    try:
-        data = f"{folder}/data"
-        make = [*become, initdb, "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(make, check=True, capture_output=True, timeout=PATIENCE, cwd="/")
-        options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off"}
-        start = [*become, server, "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/") as process:
-            try:
-                wait_for(lambda: os.path.exists(f"{folder}/.s.PGSQL.5432"), process)
-                ask = ["psql", "-h", folder, "-U", "postgres", "-c", "SELECT 1"]
-                wait_for(lambda: not subprocess.run(ask, capture_output=True).returncode, process)
-                yield Postgres(folder)
-            finally:
-                process.terminate()
-                process.send_signal(3)  # SIGQUIT: at once
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if not shutil.which("psql"):
+        pytest.skip("needs psql")
+    with postgres_server() as folder:
+        yield Postgres(folder)
 
 
 @pytest.fixture(scope="module")

@@ -251,23 +251,28 @@ class TestDrizzle(Laid, AdapterContract):
     schema = layouts.drizzle
 
 
+@pytest.mark.soak
 class TestPrisma(Short, AdapterContract):
     schema = layouts.prisma
 
 
+@pytest.mark.soak
 class TestTypeORM(InAFile, Short, AdapterContract):
     schema = layouts.typeorm
 
 
+@pytest.mark.soak
 class TestSequelize(Short, AdapterContract):
     schema = layouts.sequelize
 
 
+@pytest.mark.soak
 class TestKysely(Short, AdapterContract):
     schema = layouts.kysely
     kind = Addressed
 
 
+@pytest.mark.soak
 class TestD1(Short, AdapterContract):
     schema = layouts.d1
 
@@ -416,6 +421,7 @@ class ByHand(Laid):
         return cls.kind(path, schema=schema, durability="normal", **options)
 
 
+@pytest.mark.soak
 class TestAppUsers(ByHand, AdapterContract):
     schema = app_users
     ddl = APP_USERS
@@ -430,6 +436,7 @@ class Unverified(Addressed):
         return super().create_user(*given, **fields)
 
 
+@pytest.mark.soak
 class TestDjango(ByHand, Short, AdapterContract):
     schema = django
     kind = Unverified

@@ -669,7 +669,11 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("left", [0, 3, 8, 12, 14, 16, 18, 20, 22, 25, 28, 32, 40])
+OFTEN, SELDOM = (0, 12, 16, 20, 28), (3, 8, 14, 18, 22, 25, 32, 40)
+"""After so many steps it is killed: in each run, and in a soak."""
+
+
+@pytest.mark.parametrize("left", [*OFTEN, *(pytest.param(left, marks=pytest.mark.soak) for left in SELDOM)])
 def test_a_process_killed_in_the_middle_leaves_the_old_or_the_new(
     kind: str, opened: Any, path: Path, left: int
 ) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,8 +41,6 @@ from tinyauthstore.models import SESSION, USER
 from tinyauthstore.portable import copy, dump
 from tinyauthstore.testing import (
     AdapterContract,
-    ConcurrencyContract,
-    CustomModelContract,
     Household,
     SessionContract,
     TransactionContract,
@@ -168,19 +167,28 @@ class OnPostgres:
         return lambda **options: database.make(Thrifty, **options)
 
 
-class TestPostgres(OnPostgres, SessionContract, CustomModelContract, TransactionContract, ConcurrencyContract):
-    """Where databases differ most from each other."""
+class TestPostgres(OnPostgres, SessionContract, TransactionContract):
+    """The core, at every run of the suite."""
 
 
 @pytest.mark.soak
 class TestWholeContract(OnPostgres, AdapterContract):
-    """Fifteen seconds, if nothing else is running."""
+    """All of it, which takes five times as long."""
 
 
+@pytest.mark.soak
 class TestAwaited(TransactionContract):
     @pytest.fixture
     def make_adapter(self, database: Schemas) -> Make:
         return lambda **options: AsyncAdapter(database.make(Thrifty, **options))
+
+
+def wait_for_a_waiter(database: Schemas) -> None:
+    """Until somebody waits for a lock."""
+    deadline = time.monotonic() + PATIENCE
+    while not database.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- several hosts ----------------------------------------------------------------------------
@@ -209,8 +217,7 @@ def test_a_writer_waits_for_another_hosts_transaction(store: PostgresAdapter, da
         with other.transaction():
             other.create_user(email="ada@example.com")
             late = pool.submit(store.create_user, email="ada@example.com")
-            with pytest.raises(TimeoutError):
-                late.result(0.1)
+            wait_for_a_waiter(database)
         with pytest.raises(ConflictError):
             late.result(PATIENCE)
 
@@ -347,10 +354,12 @@ def test_a_host_that_falls_silent_inside_a_transaction_is_put_out(
 ) -> None:
     """Or nobody else could ever write again."""
     monkeypatch.setattr("postgres.LONGEST", 100)
-    with database.again() as silent, pytest.raises(StorageError), silent.transaction():
-        silent.create_user(id="ada")
-        assert store.create_user(id="grace"), "which had to wait"
-    assert store.get_user("ada") is None
+    with database.again() as silent:
+        with pytest.raises(StorageError) as caught, silent.transaction():
+            silent.create_user(id="ada")
+            store.create_user(id="grace")  # which has to wait
+    assert not isinstance(caught.value, BusyError)
+    assert [user.id for user in store.list_users()] == ["grace"]
 
 
 def test_a_server_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
@@ -394,25 +403,40 @@ def test_a_transaction_that_writes_nothing_waits_for_no_disk(store: PostgresAdap
     assert not all(waited)
 
 
-def test_an_exception_from_a_signals_handler_leaves_the_store_sound(store: PostgresAdapter, other: PostgresAdapter) -> None:
-    """While it waits for another host: no lock is left behind, and the next write works."""
+class Alarm(Exception):
+    pass
 
-    class Alarm(Exception):
-        pass
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """An exception comes from a signal's handler after so many seconds, and out of the block."""
 
     def ring(*_: object) -> None:
         raise Alarm
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        with other.transaction():
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(Alarm):
-                store.create_user(id="ada")
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with pytest.raises(Alarm):
+            yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_exception_from_a_signals_handler_leaves_no_lock(store: PostgresAdapter, other: PostgresAdapter) -> None:
+    """It comes while this host waits for another one; the next write works."""
+    with other.transaction(), alarm(0.1):
+        store.create_user(id="ada")
     assert store.get_user("ada") is None
     assert store.create_user(id="ada")
+
+
+def test_an_exception_from_a_signals_handler_leaves_no_busy_connection(store: PostgresAdapter) -> None:
+    """It comes in the middle of a look-up; the next one works."""
+    with alarm(0.1):
+        store._rows("SELECT pg_sleep(10)")
+    assert store.get_user("ada") is None
 
 
 def test_another_isolation_level_of_the_database_changes_nothing(store: PostgresAdapter, database: Schemas) -> None:
@@ -423,7 +447,7 @@ def test_another_isolation_level_of_the_database_changes_nothing(store: Postgres
         with store.transaction():
             store.create_user(email="ada@example.com")
             answer = pool.submit(late.create_user, email="ada@example.com")
-            time.sleep(0.1)
+            wait_for_a_waiter(database)
         with pytest.raises(ConflictError):
             answer.result(PATIENCE)
 
@@ -565,6 +589,16 @@ def test_auth_js_own_adapter_reads_users_and_accounts(
     asked = ["node", "ask.mjs", server, database.schema]
     answers = json.loads(subprocess.run(asked, cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE).stdout)
     assert [(one["id"], one["email"], one["name"]) for one in answers] == [("ada", "ada@example.com", "Ada")] * 3
+
+
+@pytest.mark.soak
+def test_the_readmes_command_that_measures_runs() -> None:
+    """With a few sign-ins and look-ups, to see that it does."""
+    script = f"import sys; sys.path.insert(0, {str(HERE / 'examples')!r}); import postgres_speed as speed; "
+    command = [sys.executable, "-W", "error", "-c", script + "speed.main(0.1, rounds=1, crowd=2)"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=4 * PATIENCE).stdout
+    assert len(re.findall(r" a second \(.* times SQLite$", printed, re.MULTILINE)) == 10
+    assert "`python tests/examples/postgres_speed.py`" in README
 
 
 # --- fork() -----------------------------------------------------------------------------------

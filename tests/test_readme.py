@@ -1,7 +1,7 @@
 """What the README prints is run, and what its tables say is compared with the code.
 
-Each Python block runs in a fresh module and an empty directory. The blocks that need Flask, FastAPI or
-Starlette run only where these are installed. The application of the README is driven as a browser does.
+Each Python block runs in a fresh module and an empty directory, and then all of them in one directory, in any
+order. The blocks that need Flask, FastAPI, Starlette or webauthn run only where these are installed. The application of the README is driven as a browser does.
 """
 
 from __future__ import annotations
@@ -9,24 +9,30 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
+import base64
+import hashlib
 import html
 import http.client
 import inspect
 import io
 import json
 import os
+import random
 import re
 import runpy
+import sqlite3
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.util import setup_testing_defaults
@@ -48,8 +54,11 @@ from tinyauthstore import (
     StorageError,
     base,
     connect,
+    encodings,
     errors,
     forks,
+    layouts,
+    schema,
 )
 from tinyauthstore.aio import AsyncAdapter
 from tinyauthstore.cli import main
@@ -149,7 +158,7 @@ def skip_without_its_framework(block: Block) -> None:
         source = node.module if isinstance(node, ast.ImportFrom) else None
         if source == "postgres":
             pytest.skip("tests/test_postgres.py runs it, which has a server")
-        if source and source.partition(".")[0] in ("flask", "fastapi", "starlette"):
+        if source and source.partition(".")[0] in ("flask", "fastapi", "starlette", "webauthn"):
             with warnings.catch_warnings(action="ignore"):
                 try:
                     pytest.importorskip(source)
@@ -198,6 +207,38 @@ def test_every_python_block_runs_and_leaves_nothing_but_databases_and_an_export(
 ) -> None:
     run_block(block)
     assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-wal", ".db-shm", ".out"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_blocks_run_in_one_directory_in_any_order(seed: int, run_block: RunBlock) -> None:
+    """As those of a reader who tries them one after the other; most are about one file."""
+    blocks = [block for block in BLOCKS if block not in TESTING]
+    random.Random(seed).shuffle(blocks)
+    for block in blocks:
+        with suppress(pytest.skip.Exception):
+            run_block(block)
+
+
+HEADINGS = re.findall(r"^##+ (.*)$", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+LINKS = re.compile(r"\[([^]]+)\]\(#([^)]*)\)")
+
+
+def anchor(heading: str) -> str:
+    """What GitHub calls the heading in links."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_contents_name_every_section_that_follows_as_it_is_called() -> None:
+    listed = [name for name, _ in LINKS.findall(section("Contents"))]
+    after = re.findall(r"^## (.*)$", README.partition("\n## Contents\n")[2], re.MULTILINE)
+    assert {*after} <= {*listed} and len(listed) == len({*listed})
+    assert all(anchor(name) == target for name, target in LINKS.findall(section("Contents")) if name in after)
+
+
+def test_every_link_inside_the_readme_leads_to_a_heading() -> None:
+    anchors = [anchor(heading) for heading in HEADINGS]
+    assert len(anchors) == len({*anchors})
+    assert {target for _, target in LINKS.findall(README)} - {*anchors} == set()
 
 
 def test_the_example_has_ten_lines_and_can_be_run_again(run_block: RunBlock) -> None:
@@ -272,8 +313,15 @@ def test_what_the_readme_shows_of_testing_passes_under_pytest(block: Block, tmp_
     assert f"{block.source.count('def test_')} passed" in printed
 
 
-def test_the_readme_tells_how_to_test_with_flask_starlette_a_marker_and_a_baseline() -> None:
-    assert section("Testing your application").count("```python\n") == len(TESTING) == 4
+def test_the_readme_tells_how_to_test_with_flask_starlette_asyncio_a_marker_and_a_baseline() -> None:
+    assert section("Testing your application").count("```python\n") == len(TESTING) == 5
+
+
+def test_the_kit_as_the_readme_has_it_tests_all_that_is_asked_for(tmp_path: Path) -> None:
+    """Sessions and users, and nothing else; a method that is missing would be a failure."""
+    (tmp_path / "test_recipe.py").write_text(block_with("class TestMyAdapter").source, encoding="utf-8")
+    passed, skipped = re.findall(r"(\d+) passed, (\d+) skipped", run_python(RUN_PYTEST, tmp_path))[0]
+    assert int(passed) > 100 and int(skipped) > 100
 
 
 def test_the_fixtures_table_names_exactly_the_fixtures(tmp_path: Path) -> None:
@@ -1409,3 +1457,280 @@ def test_what_the_readme_says_of_a_backend_is_there() -> None:
         assert hasattr(base.BaseAdapter, name)
     for path in re.findall(r"`((?:tests|tinyauthstore)/[\w/]+\.py)`", text):
         assert (ROOT / path).is_file()
+
+
+# --- signing in -------------------------------------------------------------------------------
+
+
+class Google(BaseHTTPRequestHandler):
+    """The provider's end of the code flow: it knows one code, and who set out with which challenge."""
+
+    claims: ClassVar[Mapping[str, Any]] = {}
+    challenge = ""
+    asked: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self) -> None:
+        form = parsed(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.asked.append(form)
+        digest = base64url(hashlib.sha256(form["code_verifier"].encode()).digest())
+        id_token = ".".join(base64url(json.dumps(part).encode()) for part in ({}, self.claims, {}))
+        good = digest == self.challenge and form["code"] == "the code"
+        answer = {"access_token": "ya29", "expires_in": 3599, "scope": "openid", "id_token": id_token}
+        self.send_response(200 if good else 400)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer if good else {"error": "invalid_grant"}).encode())
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def parsed(query: str) -> dict[str, str]:
+    """The last value of each name."""
+    return {name: values[-1] for name, values in parse_qs(query).items()}
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+@dataclass
+class Flow:
+    """The recipe for Google, and a browser that has been at Google and comes back."""
+
+    recipe: Any
+    provider: type[Google]
+    kept: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+
+    def claims(self, **claims: Any) -> None:
+        end = int(datetime.now(UTC).timestamp()) + 3600
+        issued = {"iss": "https://accounts.google.com", "aud": self.recipe.CLIENT["client_id"], "exp": end}
+        person = {"sub": "110169", "email": "ada@gmail.com", "email_verified": True, "name": "Ada", "picture": "a.png"}
+        self.provider.claims = {**issued, **person, **claims}
+
+    def set_out(self) -> None:
+        url, self.kept = self.recipe.set_out()
+        assert url.startswith("https://accounts.google.com/")
+        asked = parsed(urlsplit(url).query)
+        assert asked.items() >= self.recipe.CLIENT.items() and asked["code_challenge_method"] == "S256"
+        assert self.kept.partition(".")[2] not in url
+        self.provider.challenge = asked["code_challenge"]
+        self.query = {"state": asked["state"], "code": "the code"}
+
+
+@pytest.fixture
+def flow(run_block: RunBlock) -> Iterator[Flow]:
+    recipe: Any = run_block(block_with("def come_back"))
+    provider = type("Provider", (Google,), {"asked": []})
+    with HTTPServer(("127.0.0.1", 0), provider) as server:
+        recipe.TOKEN = f"http://127.0.0.1:{server.server_port}/token"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            flow = Flow(recipe, provider)
+            flow.claims()
+            flow.set_out()
+            yield flow
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryAdapter]:
+    with MemoryAdapter() as store:
+        yield store
+
+
+def test_who_comes_back_from_google_is_signed_in_and_the_session_before_ends(flow: Flow, memory: MemoryAdapter) -> None:
+    before = memory.create_session(user_id=memory.create_user().id).session_token
+    signed_in = flow.recipe.come_back(memory, flow.query, flow.kept, before)
+    user = signed_in.user
+    assert signed_in.is_new_user and (user.email, user.name, user.image) == ("ada@gmail.com", "Ada", "a.png")
+    assert user.email_verified is not None  # Google runs that mailbox
+    account = memory.get_account(provider="google", provider_account_id="110169")
+    assert account is not None and account.access_token == "ya29" and account.expires_at is not None
+    assert memory.get_session_and_user(before) is None
+    [form] = flow.provider.asked
+    assert form["client_secret"] == flow.recipe.CLIENT_SECRET and form["grant_type"] == "authorization_code"
+    flow.set_out()
+    assert flow.recipe.come_back(memory, flow.query, flow.kept).user == user
+
+
+@pytest.mark.parametrize("wrong", [{"state": "forged"}, {"code": None}, {"state": ""}], ids=str)
+def test_who_did_not_set_out_from_here_is_not_signed_in(flow: Flow, memory: MemoryAdapter, wrong: Any) -> None:
+    query = {name: value for name, value in {**flow.query, **wrong}.items() if value is not None}
+    assert flow.recipe.come_back(memory, query, flow.kept) is None
+    assert flow.recipe.come_back(memory, {"code": "the code", "state": ""}, "") is None
+    assert flow.provider.asked == []
+
+
+@pytest.mark.parametrize("wrong", [{"aud": "another"}, {"iss": "https://evil.example/accounts.google.com"}, {"exp": 1}], ids=str)
+def test_a_token_that_is_not_for_us_signs_nobody_in(flow: Flow, memory: MemoryAdapter, wrong: Any) -> None:
+    flow.claims(**wrong)
+    assert flow.recipe.come_back(memory, flow.query, flow.kept) is None
+    assert memory.count().users == 0
+
+
+def test_a_code_that_google_refuses_is_an_error_as_the_readme_says(flow: Flow, memory: MemoryAdapter) -> None:
+    with pytest.raises(OSError, match="HTTP Error 400") as refused:
+        flow.recipe.come_back(memory, {**flow.query, "code": "another"}, flow.kept)
+    cast(Any, refused.value).close()
+
+
+@pytest.mark.parametrize("claims, proven", [({}, False), ({"hd": "example.com"}, True)], ids=["outside", "hosted"])
+def test_a_mailbox_that_google_does_not_run_is_not_proven_by_google(
+    flow: Flow, memory: MemoryAdapter, claims: Any, proven: bool
+) -> None:
+    flow.claims(email=ADA, **claims)
+    user = flow.recipe.come_back(memory, flow.query, flow.kept).user
+    assert (user.email_verified is not None) == proven
+
+
+class Passkey:
+    """An authenticator in software, and the browser around it."""
+
+    def __init__(self) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.id, self.counter = os.urandom(16), 0
+
+    def _answer(self, kind: str, options: str, origin: str, **response: bytes) -> dict[str, Any]:
+        response["clientDataJSON"] = self._client_data(kind, options, origin)
+        encoded = {name: base64url(data) for name, data in response.items()}
+        return {"id": base64url(self.id), "rawId": base64url(self.id), "type": "public-key", "response": encoded,
+                "clientExtensionResults": {}}  # fmt: skip
+
+    def _client_data(self, kind: str, options: str, origin: str) -> bytes:
+        given = {"type": f"webauthn.{kind}", "challenge": json.loads(options)["challenge"], "origin": origin}
+        return json.dumps(given).encode()
+
+    def _data(self, flags: int) -> bytes:
+        self.counter += 1
+        return hashlib.sha256(b"app.example.com").digest() + bytes([flags]) + self.counter.to_bytes(4, "big")
+
+    def create(self, options: str, origin: str = HTTPS) -> dict[str, Any]:
+        from webauthn.helpers import encode_cbor
+
+        public = self.key.public_key().public_numbers()
+        cose = encode_cbor({1: 2, 3: -7, -1: 1, -2: public.x.to_bytes(32, "big"), -3: public.y.to_bytes(32, "big")})
+        data = self._data(0x45) + bytes(16) + len(self.id).to_bytes(2, "big") + self.id + cose
+        attestation = encode_cbor({"fmt": "none", "attStmt": {}, "authData": data})
+        return self._answer("create", options, origin, attestationObject=attestation)
+
+    def get(self, options: str, origin: str = HTTPS) -> dict[str, Any]:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        data, client_data = self._data(0x05), self._client_data("get", options, origin)
+        signature = self.key.sign(data + hashlib.sha256(client_data).digest(), ec.ECDSA(hashes.SHA256()))
+        return self._answer("get", options, origin, authenticatorData=data, signature=signature)
+
+
+class Registered(NamedTuple):
+    recipe: Any
+    passkey: Passkey
+    user: tinyauthstore.User
+
+    def attempt(self, store: Any, **where: str) -> tuple[str, dict[str, Any]]:
+        """A challenge, and what the browser answers."""
+        challenge = self.recipe.new_challenge(store)
+        return challenge, self.passkey.get(self.recipe.sign_in_options(challenge), **where)
+
+
+@pytest.fixture
+def registered(run_block: RunBlock, memory: MemoryAdapter) -> Registered:
+    recipe: Any = run_block(block_with("from webauthn import"))
+    user, challenge = memory.create_user(email=ADA), recipe.new_challenge(memory)
+    passkey = Passkey()
+    answer = passkey.create(recipe.registration_options(memory, user, challenge))
+    assert recipe.register(memory, user, challenge, answer).credential_id == base64url(passkey.id)
+    assert recipe.register(memory, user, challenge, answer) is None  # a challenge works once
+    return Registered(recipe, passkey, user)
+
+
+def test_a_registered_passkey_signs_in_once_for_each_challenge(registered: Registered, memory: MemoryAdapter) -> None:
+    challenge, answer = registered.attempt(memory)
+    assert registered.recipe.sign_in(memory, challenge, answer).user == registered.user
+    assert registered.recipe.sign_in(memory, challenge, answer) is None
+    [kept] = memory.list_authenticators_by_user_id(registered.user.id)
+    assert (kept.counter, kept.credential_device_type) == (2, "single_device")
+
+
+def test_a_passkey_that_is_there_is_not_offered_again(registered: Registered, memory: MemoryAdapter) -> None:
+    options = json.loads(registered.recipe.registration_options(memory, registered.user, "challenge"))
+    assert [one["id"] for one in options["excludeCredentials"]] == [base64url(registered.passkey.id)]
+
+
+def test_an_unknown_passkey_signs_nobody_in(registered: Registered, memory: MemoryAdapter) -> None:
+    challenge, answer = registered.attempt(memory)
+    memory.delete_authenticator(base64url(registered.passkey.id))
+    assert registered.recipe.sign_in(memory, challenge, answer) is None
+    assert registered.recipe.sign_in(memory, registered.recipe.new_challenge(memory), {}) is None
+
+
+def test_a_forged_answer_is_the_librarys_exception(registered: Registered, memory: MemoryAdapter) -> None:
+    from webauthn.helpers.exceptions import WebAuthnException
+
+    challenge, answer = registered.attempt(memory, origin="https://evil.example")
+    with pytest.raises(WebAuthnException):
+        registered.recipe.sign_in(memory, challenge, answer)
+    challenge, answer = registered.attempt(memory)
+    with pytest.raises(WebAuthnException):
+        registered.recipe.sign_in(memory, registered.recipe.new_challenge(memory), answer)
+    assert memory.list_sessions(registered.user.id) == []
+
+
+@pytest.mark.parametrize("remember, days", [(False, 1), (True, 90)])
+def test_a_remembered_device_lives_longer_and_is_touched_by_its_own_age(
+    run_block: RunBlock, remember: bool, days: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe: Any = run_block(block_with("class Device(Session):\n    agent: str = \"\"\n    days"))
+    assert re.fullmatch(r"Firefox 20\d\d.* this one\n", capsys.readouterr().out)
+    now = datetime.now(UTC)
+    with MemoryAdapter(session=recipe.Device, clock=lambda: now) as store:
+        link = store.create_verification_token(identifier=ADA)
+        signed_in = recipe.sign_in(store, link.identifier, link.token, "Phone" * 100, remember)
+        assert len(signed_in.session.agent) == 200
+        assert abs(signed_in.session.expires - now - timedelta(days=days)) < timedelta(seconds=30)
+        now += timedelta(days=days) * 0.9
+        assert recipe.look_up(store, signed_in.session.session_token) is not None
+        [device] = store.list_sessions(signed_in.user.id)
+        assert device.expires == now + timedelta(days=days)
+        now += timedelta(days=days)
+        assert recipe.look_up(store, signed_in.session.session_token) is None
+
+
+# --- other people's files ---------------------------------------------------------------------
+
+
+def test_every_codec_that_the_readme_names_is_there() -> None:
+    table = tables(section("An existing users table"))[0]
+    names = {span.partition("(")[0] for row in rows("\n".join(table)) for span in code(row[1])}
+    assert {"integer_id", "iso", "blank"} < names and all(hasattr(encodings, name) for name in names)
+
+
+def test_the_readme_names_every_layout() -> None:
+    [_, *found] = rows(section("Next.js in front, Python behind"))[0]
+    names = {span.rpartition(".")[2] for span in code(found[0])} | {"better_auth"}
+    known = {name for name, value in vars(layouts).items() if isinstance(value, schema.Schema) and value is not schema.OURS}
+    assert names <= known and all(name in section("Next.js in front, Python behind") for name in known)
+
+
+def test_the_application_of_the_existing_table_reads_what_was_written(run_block: RunBlock) -> None:
+    """A login and a date, as it has them in its own rows."""
+    run_block(block_with("app_users = Table("))
+    with closing(sqlite3.connect("legacy.db")) as theirs:
+        [row] = theirs.execute("SELECT no, login, mail, full_name, confirmed FROM app_users").fetchall()
+        [created] = theirs.execute("SELECT created FROM app_users").fetchone()
+    assert row == (1, ADA, ADA, "Ada", None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", created)
+
+
+@pytest.mark.parametrize("text, layout", [("layouts.drizzle", "drizzle"), ("layouts.better_auth)", "better_auth")])
+def test_the_files_of_the_recipes_for_nextjs_are_told_apart(text: str, layout: str, run_block: RunBlock) -> None:
+    for block in BLOCKS:
+        if text in block.source:
+            run_block(block)
+    assert layouts.detect("better.db" if layout == "better_auth" else "app.db").name == getattr(layouts, layout).name

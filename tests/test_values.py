@@ -359,9 +359,9 @@ MARKS = "\u0301\u0323" * 15
 def test_a_normal_form_takes_a_few_milliseconds_at_most(email: str) -> None:
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()  # of the processor: other processes may have it meanwhile
         email_key(email)
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
     assert len(email) <= MAX_KEY_LENGTH and min(times) < 0.008
 
 

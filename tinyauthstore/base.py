@@ -21,7 +21,7 @@ raises (Ctrl-C) may come between any two lines; ``_rollback`` follows, and must 
 
 A constructor calls ``super().__init__(**options)`` first and ``self._opened()`` last. Records may hold dicts and
 lists: a store in memory copies them when it files a record and when it returns one. ``tests/test_own_backend.py``
-is a whole backend in a hundred lines.
+is a whole backend in a hundred lines; ``tests/examples/postgres.py`` is one over a network.
 """
 
 from __future__ import annotations

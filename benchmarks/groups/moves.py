@@ -72,11 +72,11 @@ def _rates(shop: Workshop, size: int) -> Section:
     return race(
         f"Moving {count:,} records, {size:,} of them live sessions: time for each",
         [
-            theirs("bare INSERT of the same rows into a new file, by executemany", lambda: _bare(shop, file, count)),
+            theirs("bare INSERT, executemany", lambda: _bare(shop, file, count)),
             Contender("dump of a SQLite file", lambda: timed(lambda: SQLiteAdapter(file), dumping), bars.MOVE),
             Contender("load into a SQLite file", lambda: timed(new_file, loading), bars.MOVE),
             Contender("load into memory", lambda: timed(MemoryAdapter, loading), bars.MOVE),
-            Contender("copy of a SQLite file into another one", lambda: timed(new_file, copying), bars.MOVE),
+            Contender("copy, file into file", lambda: timed(new_file, copying), bars.MOVE),
         ],
         rounds=MOVE_ROUNDS,
         warm_up=False,

@@ -1,6 +1,6 @@
 """A store in PostgreSQL, for any number of hosts: copy this file into your application, and make it yours.
 
-It needs psycopg 3.2 or newer (``pip install "psycopg[binary]"``) and PostgreSQL 13 or newer::
+It needs psycopg 3.2 or newer (``pip install "psycopg[binary]"``) and PostgreSQL 13 or newer (it is tested with 15)::
 
     with PostgresAdapter("postgresql://app@db.example.com/app", session=Device) as store:
         store.create_all()
@@ -14,8 +14,8 @@ It needs psycopg 3.2 or newer (``pip install "psycopg[binary]"``) and PostgreSQL
 - **Reads wait for nobody**: each takes a connection of its own, and PostgreSQL shows it what is committed. Nothing is
   kept in memory, so a session that one host revokes is dead on all others at their next look-up.
 - **Columns have the names that Auth.js's pg adapter expects**, so that adapter can read the users and accounts. It
-  cannot add any, because the normal form of an address (``email_key``) is made in Python; and it cannot read the sessions,
-  because only digests of their tokens are stored.
+  cannot add any, because the normal form of an address (``email_key``) is made in Python; and it cannot read the
+  sessions, because only digests of their tokens are stored.
 
 Fields of custom models are stored in one JSON column, ``custom``; saving a record drops those that the model does not
 name. So add a field to the model on every host before anything is stored in it.
@@ -143,7 +143,7 @@ class Table:
         values = dict(zip(self.keys, key)) | {self.group[1:-1]: self.entity.group_of(record)}
         for f in self.fields:
             value = getattr(record, f.name)
-            # Pure ASCII, into a column of type json: jsonb refuses NUL and the halves of characters that providers send.
+            # ASCII, into a column of type json: jsonb refuses NUL and the halves of characters that providers send.
             values[AUTHJS_NAMES.get(f.name, f.name)] = json.dumps(value) if f.kind.name == "object" else value
         custom = {}
         for f in self.custom:

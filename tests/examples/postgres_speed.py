@@ -30,7 +30,6 @@ from servers import postgres_server  # noqa: E402
 from tinyauthstore import SQLiteAdapter, StorageError  # noqa: E402
 from tinyauthstore.portable import copy  # noqa: E402
 
-ROUNDS = 5
 USERS = 1000
 
 
@@ -93,7 +92,7 @@ def rate(kind: str, place: str, job: str, processes: int, seconds: float) -> flo
             one.kill()
 
 
-def main(seconds: float = 2.0) -> None:
+def main(seconds: float = 2.0, *, rounds: int = 5, crowd: int = 8) -> None:
     with postgres_server(fsync="on") as server, tempfile.TemporaryDirectory() as folder:
         conninfo = f"host={server} user=postgres"
         places = {"lock": conninfo, "serializable": conninfo, "sqlite": f"{folder}/auth.db"}
@@ -111,12 +110,14 @@ def main(seconds: float = 2.0) -> None:
         print(f"CPython {platform.python_version()}, psycopg {psycopg.__version__}, PostgreSQL {version},", end=" ")
         print(f"SQLite {sqlite3.sqlite_version}; {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
         print(f"copy from SQLite: {moved / took:,.0f} records a second")
-        for job, processes in (("sign-ins", 1), ("sign-ins", 8), ("look-ups", 1), ("look-ups", 8)):
+        for job, processes in (("sign-ins", 1), ("sign-ins", crowd), ("look-ups", 1), ("look-ups", crowd)):
             kinds = KINDS if job == "sign-ins" else ("lock", "sqlite")
-            rounds = [{kind: rate(kind, places[kind], job, processes, seconds) for kind in kinds} for _ in range(ROUNDS)]
+            figures = [
+                {kind: rate(kind, places[kind], job, processes, seconds) for kind in kinds} for _ in range(rounds)
+            ]
             for kind in kinds:
-                seen = [one[kind] for one in rounds]
-                to_sqlite = statistics.median(one[kind] / one["sqlite"] for one in rounds)
+                seen = [one[kind] for one in figures]
+                to_sqlite = statistics.median(one[kind] / one["sqlite"] for one in figures)
                 print(f"{job}, {processes} processes, {kind}: {statistics.median(seen):,.0f} a second", end="")
                 print(f" ({min(seen):,.0f} to {max(seen):,.0f}), {to_sqlite:.3g} times SQLite", flush=True)
 

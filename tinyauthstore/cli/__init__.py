@@ -70,24 +70,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     return given.run(given) or 0
 
 
-IN_OPTIONS = {
-    "merge=True": "--merge",
-    "sessions=False": "--no-sessions",
-    "secret=": "$TINYAUTHSTORE_SECRET",
-    "into=": "--into",
-    "open the store with a model that has": "let your application open it once, which adds them, or use `copy`",
-}
-"""What the options of functions, which errors name, are called here."""
-
-
 def _failed(error: object, status: int) -> int:
     from ..adapters import TARGETS
-    from .output import clean
+    from .output import clean, in_options
 
     text = str(error).replace(f"\n{TARGETS}", " sqlite:///auth.db, shelve:auth and memory:")
-    for option, here in IN_OPTIONS.items():
-        text = text.replace(option, here)
-    print(f"tinyauthstore: {clean(text)}", file=sys.stderr)
+    print(f"tinyauthstore: {clean(in_options(text))}", file=sys.stderr)
     return status
 
 

@@ -17,7 +17,7 @@ from ..clock import is_datetime
 from ..errors import NotFoundError, StorageError
 from ..models import Session, User
 from ..schema import OURS, Schema
-from .output import Progress, agreed, clean, day, hidden, json_line, listing, plural, shown, table, tell, when
+from .output import Progress, agreed, clean, day, hidden, in_options, json_line, listing, plural, shown, table, tell, when
 from .targets import SECRET, Wrong, layout_of, made, opened, place, same, target_of, there
 
 FINE, FOUND = 0, 1
@@ -389,10 +389,11 @@ def _moved(moved: Any, verb: str, unread: str = "", as_json: bool = False) -> No
     """Say, beside the output, how many records went, and what did not, and why."""
     records = moved.records if isinstance(moved.records, dict) else moved.records._asdict()
     counts = ", ".join(plural(count, name[:-1].replace("_", " ")) for name, count in records.items() if count)
+    left_out = {in_options(reason): count for reason, count in moved.left_out.items()}
     if as_json:
-        json_line({"records": records, "left_out": dict(moved.left_out)})
+        json_line({"records": records, "left_out": left_out})
     tell(f"{verb} {counts or 'nothing'}")
-    for reason, count in moved.left_out.items():
+    for reason, count in left_out.items():
         _left_out(f"{count:,} {reason}")
     if unread:
         _left_out(f"columns that no field here is read from: {unread}")

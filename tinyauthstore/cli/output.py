@@ -151,6 +151,22 @@ def _simple(value: Any) -> Any:
 
 # --- beside the output ------------------------------------------------------------------------
 
+IN_OPTIONS = {
+    "merge=True": "--merge",
+    "sessions=False": "--no-sessions",
+    "secret=": "$TINYAUTHSTORE_SECRET",
+    "into=": "--into",
+    "open the store with a model that has": "let your application open it once, which adds them, or use `copy`",
+}
+"""What the options of functions, which errors name, are called here."""
+
+
+def in_options(text: str) -> str:
+    """A message of the package's as somebody at a command line knows it."""
+    for option, here in IN_OPTIONS.items():
+        text = text.replace(option, here)
+    return text
+
 
 def tell(text: str) -> None:
     """Say something beside the output, on standard error; where both go to one place, after it."""
