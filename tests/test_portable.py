@@ -723,11 +723,18 @@ def test_five_times_the_records_take_no_more_memory(tmp_path: Path, way: str) ->
 @pytest.mark.parametrize("layout", layouts.NAMES)
 @pytest.mark.parametrize(
     "make",
-    [MemoryAdapter, lambda: SQLiteAdapter(":memory:", secret="x"), lambda: SQLiteAdapter(":memory:", schema=layouts.drizzle)],
-    ids=["memory", "SQLite with a secret", "drizzle"],
+    [
+        MemoryAdapter,
+        lambda: SQLiteAdapter(":memory:", secret="x"),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.drizzle),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.prisma),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.better_auth),
+    ],
+    ids=["memory", "SQLite with a secret", "drizzle", "prisma", "better_auth"],
 )
 def test_who_is_signed_in_to_another_librarys_file_stays_so_in_a_copy(layout: str, make: Callable[[], Any]) -> None:
-    """Its tokens are in the clear, so any store can make of them what it keeps."""
+    """Its tokens are in the clear, so any store can make of them what it keeps. Where sessions must have begun, one
+    of which the source does not tell when begins now."""
     with SQLiteAdapter(":memory:", schema=getattr(layouts, layout)) as source, make() as target:
         user = source.create_user(email="ada@example.com")
         session = source.create_session(user_id=user.id)
@@ -747,3 +754,16 @@ def test_no_digest_becomes_a_token_of_another_librarys_file() -> None:
         moved = copy(source, target)
         assert moved.records == target.count() == Counts(1, 0, 0, 0, 0)
         assert [*moved.left_out.values()] == [1]
+
+
+def test_no_dump_makes_tokens_of_another_librarys_file_whatever_it_says_of_its_digests() -> None:
+    """What stands for tokens in the clear inside ``copy`` is no word that a dump may use."""
+    with MemoryAdapter() as source, SQLiteAdapter(":memory:", schema=layouts.drizzle) as target:
+        user = source.create_user(email="ada@example.com")
+        source.create_session(user_id=user.id)
+        text = io.StringIO()
+        dump(source, text)
+        forged = text.getvalue().replace('"sessions":{"digest":"sha256"}', '"sessions":{"digest":"none"}')
+        assert forged != text.getvalue()
+        assert load(target, io.StringIO(forged)).left_out == {UNUSABLE: 1}
+        assert target.list_sessions(user.id) == []

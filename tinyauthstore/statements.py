@@ -6,6 +6,7 @@ and ``layouts.py`` know the name of a column. A key's *place* are the values und
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -153,6 +154,7 @@ class Statements:
         ]
         self._absent = [f for f in self.stored if self._columns[f.name] is None]
         self._fill = table.filled()
+        self._dates_birth = entity is SESSION and not self.ours and self.holds("created_at")
         self.exact = not (
             table.makes_ids
             or self._absent
@@ -421,7 +423,12 @@ class Statements:
         return self.fill(*row)
 
     def row(self, key: Sequence[Any], record: Any, now: Callable[[], datetime]) -> list[Any]:
-        """The parameters of ``insert``; of ``insert_without_key``, if the key is empty."""
+        """The parameters of ``insert``; of ``insert_without_key``, if the key is empty.
+
+        A session of which nobody knows when it began, copied from elsewhere, begins now: the column may be NOT NULL.
+        """
+        if self._dates_birth and record.created_at is None:
+            record = dataclasses.replace(record, created_at=now())
         place = []
         for name, (_, codec), part in zip(self.entity.key, self._parts, key):
             if self.indirect and name in NORMAL_FORMS:
