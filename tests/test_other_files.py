@@ -21,15 +21,15 @@ import pytest
 from support import Crew, apart, every_statement, exit_code, fork
 
 from tinyauthstore import (
-    Account, Authenticator, AuthStoreError, ConflictError, InvalidFieldError, Session, SQLiteAdapter,
-    StorageError, User, encodings, layouts, statements,
+    Account, Authenticator, AuthStoreError, ConflictError, InvalidFieldError, MemoryAdapter, Session, SplitAdapter,
+    SQLiteAdapter, StorageError, User, encodings, layouts, statements,
 )
 from tinyauthstore import adapters as adapters_module
 from tinyauthstore.encodings import (
     Codec, float_milliseconds, float_seconds, integer_id, iso, microseconds, milliseconds,
     milliseconds_as_text, seconds, text_id,
 )
-from tinyauthstore.models import AUTHENTICATOR, SESSION
+from tinyauthstore.models import ACCOUNT, AUTHENTICATOR, SESSION
 from tinyauthstore.schema import OURS, Column, Schema, Table, ours
 from tinyauthstore.testing import UTC, FrozenClock, race
 
@@ -1535,6 +1535,29 @@ def test_tables_of_ours_are_made_only_by_synchronize(tmp_path: Path) -> None:
         connection.executescript(LOGINS)
     said = refused(tmp_path / "shop.db", people, synchronize=False)
     assert "tinyauthstore_sessions" in said and "synchronize=True" in said
+
+
+def test_a_new_user_gets_nothing_that_was_left_of_a_deleted_one_with_the_same_id(tmp_path: Path) -> None:
+    """SQLite gives the highest id again, and other programs may delete users without their sessions."""
+    path = tmp_path / "app.db"
+    sql(path, "CREATE TABLE people (id INTEGER PRIMARY KEY, mail TEXT)")
+    table = Table("people", {"id": Column("id", integer_id), "email": "mail"}, makes_ids=True)
+    with opened(path, Schema(table)) as store:
+        ada = store.create_user(email="ada@example.com")
+        session = store.create_session(user_id=ada.id)
+        store.link_account(user_id=ada.id, type="oidc", provider="google", provider_account_id="1")
+        sql(path, "DELETE FROM people")
+        bob = store.create_user(email="bob@example.com")
+        assert bob.id == ada.id
+        assert store.get_session_and_user(session.session_token) is None
+        assert store.get_user_by_account(provider="google", provider_account_id="1") is None
+    with SplitAdapter(users=opened(path, Schema(table)), sessions=MemoryAdapter(clock=FrozenClock())) as split:
+        eve = split.create_user(email="eve@example.com")
+        session = split.create_session(user_id=eve.id)
+        assert split.get_session_and_user(session.session_token) is not None
+        sql(path, "DELETE FROM people WHERE id = ?", int(eve.id))
+        assert split.create_user(email="eva@example.com").id == eve.id
+        assert split.get_session_and_user(session.session_token) is None
 
 
 @pytest.mark.parametrize("name", ["d1", "drizzle"])
