@@ -1537,6 +1537,25 @@ def test_tables_of_ours_are_made_only_by_synchronize(tmp_path: Path) -> None:
     assert "tinyauthstore_sessions" in said and "synchronize=True" in said
 
 
+def test_a_table_of_theirs_with_the_name_of_one_of_ours_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    """``ours(ACCOUNT)`` is called as TypeORM's table is: it must not get our columns."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{LOGINS}; CREATE TABLE accounts (provider TEXT, provider_account_id TEXT, user_id INTEGER)")
+    before = sql(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")
+    assert "table accounts lacks type" in refused(path, people.replace(account=ours(ACCOUNT)))
+    assert sql(path, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
+
+
+@pytest.mark.parametrize("declared", ["INTEGER PRIMARY KEY", "UUID", "STRING", "NUMERIC", "REAL"])
+def test_an_id_in_a_column_that_makes_numbers_of_texts_needs_a_codec(tmp_path: Path, declared: str) -> None:
+    """Else "007", " 7" and "7.0" would all be the user 7."""
+    path = tmp_path / "app.db"
+    sql(path, f"CREATE TABLE people (id {declared}, mail TEXT)")
+    assert "codec" in refused(path, Schema(Table("people", {"id": "id", "email": "mail"})))
+    opened(path, Schema(Table("people", {"id": Column("id", text_id), "email": "mail"}))).close()
+
+
 def test_a_new_user_gets_nothing_that_was_left_of_a_deleted_one_with_the_same_id(tmp_path: Path) -> None:
     """SQLite gives the highest id again, and other programs may delete users without their sessions."""
     path = tmp_path / "app.db"

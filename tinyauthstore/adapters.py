@@ -38,7 +38,7 @@ from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
     COLUMN, COLUMNS, DATA_VERSION, DEFAULT, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
-    compiled, in_words, token_part,
+    compiled, in_words, makes_numbers, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
 
@@ -376,13 +376,21 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _misfits(self, table: Statements) -> Iterator[str]:
         """What somebody else's table lacks, in words, and which of its columns nothing would fill."""
-        present = {name.lower(): (name, bool(needed)) for name, needed in self._run(MUST_BE_FILLED, (table.name,))}
+        found = self._run(MUST_BE_FILLED, (table.name,))
+        present = {name.lower(): (name, bool(needed)) for name, needed, _ in found}
         if not present:
             yield f"there is no table {table.name}"
             return
         for name in table.names():
             if name.lower() not in present:
                 yield f"there is no column {table.name}.{name}"
+        types = {name.lower(): declared for name, _, declared in found}
+        for name in table.exact_texts():
+            if makes_numbers(types.get(name.lower(), "")):
+                yield (
+                    f"column {table.name}.{name} is {types[name.lower()]}, so SQLite makes 7 of '007' there: give it a"
+                    " codec, such as integer_id or text_id"
+                )
         for name in table.unfilled(present.values()):
             yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
 

@@ -72,6 +72,13 @@ def literal(value: Any) -> str:
     return {"inf": "9e999", "-inf": "-9e999"}.get(repr(value), repr(value))
 
 
+def makes_numbers(declared: str) -> bool:
+    """Whether a column of that type, in upper case, makes numbers of texts that look so. Source: sqlite.org/datatype3.html."""
+    if "INT" in declared:
+        return True
+    return declared not in ("", "ANY") and not any(part in declared for part in ("CHAR", "CLOB", "TEXT", "BLOB"))
+
+
 def kind_of(f: Field) -> str:
     """What a field's column holds, as files record it: the kind, and the only values if there are such."""
     if f.kind.members is None:
@@ -758,6 +765,12 @@ class Statements:
         found += re.findall(r"\{([^{}]+)\}", self.table.where)
         return [*dict.fromkeys([*self.key, *found, *self._fill])]
 
+    def exact_texts(self) -> list[str]:
+        """The columns of keys and owners that are stored as the text they are, and must come back as that text."""
+        names = {*self.entity.key, self.entity.group} - {*self.entity.withheld, *NORMAL_FORMS}
+        texts = [name for name in names if (codec := self._codecs[name]).sql_type == "TEXT" and codec.encode is None]
+        return [column.name for name in sorted(texts) if (column := self._columns[name]) is not None and column.name]
+
     def field_of(self, column: str) -> str:
         """The field that lies in a column; the column itself if none does."""
         return next((name for name, found in self._columns.items() if found and found.name == column), column)
@@ -877,10 +890,13 @@ TABLES = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND nam
 """The tables of a file."""
 
 MUST_BE_FILLED = (
-    'SELECT name, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = \'INTEGER\')'
+    'SELECT name, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = \'INTEGER\'), upper(type)'
     " FROM pragma_table_info(?)"
 )
-"""The columns of a table, each with whether a new row must have a value for it."""
+"""The columns of a table, each with whether a new row must have a value for it, and its declared type."""
+
+NOT_OUR_SHAPE = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND NOT (strict AND wr)"
+"""The tables that cannot be ours, which are all STRICT and WITHOUT ROWID."""
 
 REFERRED_TO = (
     "SELECT m.name FROM sqlite_schema m, pragma_foreign_key_list(m.name) f"
