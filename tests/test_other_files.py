@@ -1579,6 +1579,37 @@ def test_a_new_user_gets_nothing_that_was_left_of_a_deleted_one_with_the_same_id
         assert split.get_session_and_user(session.session_token) is None
 
 
+def test_ids_and_tokens_are_compared_exactly_where_a_column_ignores_case(tmp_path: Path) -> None:
+    """Else whoever is "abc" at a provider would sign in as "ABC", and a session could be ended beside the cache."""
+    path, date = tmp_path / "app.db", iso("2026-02-01T03:04:05.678Z")
+    for table in ("people (id, mail)", "accounts (provider, number, person, kind)", "sessions (token, person, until)"):
+        sql(path, "CREATE TABLE " + re.sub(r"(\w+)([,)])", r"\1 TEXT COLLATE NOCASE\2", table))
+    account = {"provider": "provider", "provider_account_id": "number", "user_id": "person", "type": "kind"}
+    session = {"session_token": "token", "user_id": "person", "expires": Column("until", date)}
+    schema = Schema(
+        Table("people", {"id": "id", "email": "mail"}), Table("accounts", account),
+        Table("sessions", session, tokens="clear"), None, None,
+    )  # fmt: skip
+    with opened(path, schema) as store:
+        store.create_user(id="Ada", email="ada@example.com")
+        store.link_account(user_id="Ada", type="oidc", provider="idp", provider_account_id="ABC")
+        token = store.create_session(user_id="Ada", session_token="Token" * 9).session_token
+        assert store.get_user("ADA") is None and store.list_accounts("ADA") == []
+        assert store.get_user_by_account(provider="idp", provider_account_id="abc") is None
+        assert store.get_account(provider="IDP", provider_account_id="ABC") is None
+        assert store.get_session_and_user(token.lower()) is store.delete_session(token.lower()) is None
+        assert store.get_session_and_user(token) is not None
+
+
+def test_pages_go_on_after_an_id_that_we_would_not_write(tmp_path: Path) -> None:
+    """Others may have written it."""
+    with opened(tmp_path / "app.db", layouts.kysely) as store:
+        for user_id in ("1", "2", "b"):
+            sql(tmp_path / "app.db", "INSERT INTO User (id, email) VALUES (?, ?)", user_id, f"{user_id}@example.com")
+        assert [user.id for user in store.list_users(after="1", limit=1)] == ["2"]
+        assert [user.id for user in store.list_users(after="2")] == ["b"]
+
+
 @pytest.mark.parametrize("name", ["d1", "drizzle"])
 @pytest.mark.parametrize("cell", [b"bob@example.com", b"\xff", b""])
 def test_an_address_that_is_no_text_is_a_storage_error(store: Any, name: str, file: Path, cell: bytes) -> None:

@@ -635,9 +635,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if table.indirect:  # the file's order is not that of the normal forms in the keys
             pairs = sorted((self._decoded(table.pair, row, entity) for row in self._read(table.select_all, ())), key=lambda one: one[0])
             return [pair for pair in pairs if after is None or pair[0] > after][:limit]
-        place = None if after is None else table.place(after)
-        if after is not None and place is None:
-            return []
+        place = None if after is None else table.place(after) or after  # a row may have what we would not write
         pairs = [self._decoded(table.pair, row, entity) for row in self._read(*table.page(place, limit, prefix))]
         if prefix is not None and table.scans_group:
             groups = ((entity.group_of(record), (key, record)) for key, record in pairs)

@@ -249,10 +249,14 @@ class Statements:
         where = re.sub(r"\{([^{}]+)\}", lambda name: prefix + quoted(name[1]), self.table.where)
         return " AND ".join(filter(None, [sql, where])) or "1"
 
+    def exactly(self, column: str, alias: str = "") -> str:
+        """The condition that a column has a value. In somebody else's table it may ignore case: COLLATE NOCASE."""
+        return f"{alias}{'.' if alias else ''}{quoted(column)} = ?{'' if self.ours else ' COLLATE BINARY'}"
+
     def _make_statements(self) -> None:
         # The key's parts come first in all of them.
         name = quoted(self.name)
-        key = self.condition(" AND ".join(f"{quoted(part)} = ?" for part in self.key))
+        key = self.condition(" AND ".join(map(self.exactly, self.key)))
         keys = ", ".join(map(quoted, self.key))
         written = [*filter(None, [self._extra_group]), *(column for _, column, _, _ in self._written)]
         always = [column for column, fill in self._fill.items() if fill.always]
@@ -260,7 +264,7 @@ class Statements:
         cells = ", ".join(self.cells)
         returning = "" if self.exact else f" RETURNING {keys}, {cells}"
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
-        group = f"{quoted(self.group)} = ?"
+        group = f"{quoted(self.group)} = ?" if self._scans_group else self.exactly(self.group)
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
         self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {keys}"
         self.insert = self._insert(inserted) + returning
@@ -315,7 +319,7 @@ class Statements:
         except (TypeError, ValueError):
             return None
         keys = ", ".join([*map(quoted, self.key), *self.cells])
-        return f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(f'{quoted(column)} = ?')}", (part,)
+        return f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(self.exactly(column))}", (part,)
 
     def ways_to_group(self, group: str) -> Iterator[tuple[str, Sequence[Any]]]:
         """The queries for the rows of a group, the cheapest first, each for key and cells.
@@ -844,12 +848,12 @@ class Compiled:
         if (session := self.tables.get(SESSION)) is not None:
             cells = zip(fields_of(session.model), session.cells_of("s"))
             read = [cell for f, cell in cells if f.name not in KNOWN]
-            where = session.condition(f"s.{quoted(session.key[0])} = ?", "s")
+            where = session.condition(session.exactly(session.key[0], "s"), "s")
             self.session_and_user = f"SELECT {', '.join(read)}, {theirs} {self._join(session, 's')} WHERE {where}"
             self._read = len(read)
             self._fill_session = session.fill
         if (account := self.tables.get(ACCOUNT)) is not None:
-            where = account.condition(" AND ".join(f"a.{quoted(part)} = ?" for part in account.key), "a")
+            where = account.condition(" AND ".join(account.exactly(part, "a") for part in account.key), "a")
             self.user_by_account = f"SELECT {theirs} {self._join(account, 'a')} WHERE {where}"
         self._fill_user = user.fill
 
