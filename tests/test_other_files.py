@@ -1601,6 +1601,18 @@ def test_ids_and_tokens_are_compared_exactly_where_a_column_ignores_case(tmp_pat
         assert store.get_session_and_user(token) is not None
 
 
+def test_a_session_that_cannot_be_read_keeps_nobody_from_ending_all(tmp_path: Path) -> None:
+    """Whatever its date is, the library whose file it is may take it."""
+    path = tmp_path / "app.db"
+    with opened(path, layouts.drizzle) as store:
+        user = store.create_user(email="ada@example.com")
+        kept, ended = (store.create_session(user_id=user.id).session_token for _ in range(2))
+        sql(path, "INSERT INTO session VALUES ('unreadable', ?, 'tomorrow')", user.id)
+        assert store.revoke_sessions(user.id, keep=kept) == 1
+        assert sql(path, "SELECT sessionToken FROM session") == [(kept,)]
+        assert store.get_session_and_user(ended) is None
+
+
 def test_pages_go_on_after_an_id_that_we_would_not_write(tmp_path: Path) -> None:
     """Others may have written it."""
     with opened(tmp_path / "app.db", layouts.kysely) as store:

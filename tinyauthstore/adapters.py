@@ -740,6 +740,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     # -- writes
 
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        with self.transaction():
+            table = self._schema.tables.get(SESSION)
+            if table is not None and not table.ours and (owner := self._asked("user_id", user_id)) is not None:
+                for query in table.ways_to_group(owner):
+                    for row in self._read(*query):
+                        try:
+                            self._decoded(table.pair, row, SESSION)
+                        except StorageError:  # as in _remove: what cannot be read here may sign somebody in over there
+                            self._run(table.delete, row[: len(table.key)])
+            return super().revoke_sessions(user_id, keep=keep)
+
     def _add(self, entity: Entity, key: Key, record: Any) -> Any:
         table = self._statements(entity)
         rows = self._run(table.insert if key else table.insert_without_key, table.row(key, record, self._now))
