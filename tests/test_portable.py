@@ -6,9 +6,10 @@ import gc
 import io
 import json
 import random
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tinyauthstore import (
     User,
     layouts,
 )
+from tinyauthstore.encodings import integer_id, milliseconds
 from tinyauthstore.models import ENTITIES
 from tinyauthstore.portable import (
     BATCH,
@@ -45,6 +47,7 @@ from tinyauthstore.portable import (
     dump,
     load,
 )
+from tinyauthstore.schema import Column, Schema, Table
 from tinyauthstore.testing import CREATE, CUSTOM, GIVEN, FrozenClock
 
 Make = Callable[..., Any]
@@ -767,3 +770,20 @@ def test_no_dump_makes_tokens_of_another_librarys_file_whatever_it_says_of_its_d
         assert forged != text.getvalue()
         assert load(target, io.StringIO(forged)).left_out == {UNUSABLE: 1}
         assert target.list_sessions(user.id) == []
+
+
+def test_a_dump_of_ids_that_are_numbers_is_loaded(tmp_path: Path) -> None:
+    """In the order of keys, which are texts, "10" comes before "9"; identifiers come in that of their normal forms."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.executescript("CREATE TABLE people (no INTEGER PRIMARY KEY, mail TEXT); CREATE TABLE links (who, hash, until)")
+    links = {"identifier": "who", "token": "hash", "expires": Column("until", milliseconds)}
+    people = Table("people", {"id": Column("no", integer_id), "email": "mail"}, makes_ids=True)
+    schema = Schema(people, verification_token=Table("links", links))
+    with SQLiteAdapter(tmp_path / "app.db", schema=schema) as source, MemoryAdapter() as target:
+        for number in range(11):
+            source.create_session(user_id=source.create_user(email=f"{number}@example.com").id)
+        for identifier in ("ada@example.com", "Bob@example.com"):
+            source.create_verification_token(identifier=identifier)
+        text = io.StringIO()
+        dump(source, text)
+        assert load(target, io.StringIO(text.getvalue())).records == source.count() == Counts(11, 0, 11, 2, 0)

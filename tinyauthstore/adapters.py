@@ -656,8 +656,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
             def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
                 if (table := self._schema.tables.get(entity)) is not None:
-                    for row in self._stream(connection, table.select_all):
-                        yield self._decoded(table.pair, row, entity)
+                    rows = self._stream(connection, table.select_all)
+                    pairs = (self._decoded(table.pair, row, entity) for row in rows)
+                    # The file's order is not that of the normal forms in the keys.
+                    yield from sorted(pairs, key=lambda pair: pair[0]) if table.indirect else pairs
 
             yield walk
 

@@ -266,7 +266,9 @@ class Statements:
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
         group = f"{quoted(self.group)} = ?" if self._scans_group else self.exactly(self.group)
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {keys}"
+        # Keys are texts, though somebody else may store numbers: "10" comes before "9".
+        texts = keys if self.ours else ", ".join(f"CAST({quoted(part)} AS TEXT) COLLATE BINARY" for part in self.key)
+        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {texts}"
         self.insert = self._insert(inserted) + returning
         self.insert_without_key = self._insert(inserted[len(self.key) :]) + returning
         changed = ", ".join(f"{quoted(column)} = ?" for column in (*written, *always))
