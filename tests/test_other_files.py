@@ -1601,6 +1601,35 @@ def test_ids_and_tokens_are_compared_exactly_where_a_column_ignores_case(tmp_pat
         assert store.get_session_and_user(token) is not None
 
 
+def test_drizzles_file_is_not_taken_for_kyselys(tmp_path: Path) -> None:
+    """SQLite's names ignore case, so all tables and columns are there; but Drizzle reads no dates that are text."""
+    opened(tmp_path / "app.db", layouts.drizzle).close()
+    assert "would get dates as text" in refused(tmp_path / "app.db", layouts.kysely)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "value"),
+    [
+        ("magic-link:a", "no JSON"),
+        ("magic-link:a", '{"email":"ada@example.com"}'),
+        ("magic-link:a", '{"type":"magic-link","email":7}'),
+        ("MAGIC-LINK:a", '{"type":"magic-link","email":"ada@example.com"}'),
+    ],
+)
+def test_what_is_no_magic_link_is_no_record_and_in_nobodys_way(tmp_path: Path, identifier: str, value: str) -> None:
+    """One such row kept all users from being deleted."""
+    path, then = tmp_path / "app.db", "2099-02-01T03:04:05.678Z"
+    with opened(path, layouts.better_auth) as store:
+        user = store.create_user(email="ada@example.com")
+        row = ("1", value, identifier, then, then, then)
+        columns = "id, value, identifier, expiresAt, createdAt, updatedAt"
+        sql(path, f"INSERT INTO verification ({columns}) VALUES (?, ?, ?, ?, ?, ?)", *row)
+        assert store.use_verification_token(identifier="ada@example.com", token="a") is None
+        assert store.delete_verification_tokens("ada@example.com") == 0
+        assert store.delete_user(user.id) == user
+    assert sql(path, "SELECT value FROM verification") == [(value,)]
+
+
 def test_a_session_that_cannot_be_read_keeps_nobody_from_ending_all(tmp_path: Path) -> None:
     """Whatever its date is, the library whose file it is may take it."""
     path = tmp_path / "app.db"

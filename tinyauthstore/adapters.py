@@ -391,6 +391,9 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
                     f"column {table.name}.{name} is {types[name.lower()]}, so SQLite makes 7 of '007' there: give it a"
                     " codec, such as integer_id or text_id"
                 )
+        for name in table.dates_as_text():
+            if "INT" in types.get(name.lower(), ""):
+                yield f"column {table.name}.{name} is {types[name.lower()]}, and would get dates as text"
         for name in table.unfilled(present.values()):
             yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
 

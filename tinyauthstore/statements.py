@@ -777,6 +777,11 @@ class Statements:
         texts = [name for name in names if (codec := self._codecs[name]).sql_type == "TEXT" and codec.encode is None]
         return [column.name for name in sorted(texts) if (column := self._columns[name]) is not None and column.name]
 
+    def dates_as_text(self) -> list[str]:
+        """The columns of dates that are stored as text."""
+        dates = [f.name for f in self.stored if f.kind.name == "datetime" and self._codecs[f.name].sql_type == "TEXT"]
+        return [column.name for name in dates if (column := self._columns[name]) is not None and column.name]
+
     def field_of(self, column: str) -> str:
         """The field that lies in a column; the column itself if none does."""
         return next((name for name, found in self._columns.items() if found and found.name == column), column)
