@@ -21,15 +21,15 @@ import pytest
 from support import Crew, apart, every_statement, exit_code, fork
 
 from tinyauthstore import (
-    Account, Authenticator, AuthStoreError, ConflictError, InvalidFieldError, Session, SQLiteAdapter,
-    StorageError, User, encodings, layouts, statements,
+    Account, Authenticator, AuthStoreError, ConflictError, InvalidFieldError, MemoryAdapter, Session, SplitAdapter,
+    SQLiteAdapter, StorageError, User, encodings, layouts, statements,
 )
 from tinyauthstore import adapters as adapters_module
 from tinyauthstore.encodings import (
     Codec, float_milliseconds, float_seconds, integer_id, iso, microseconds, milliseconds,
     milliseconds_as_text, seconds, text_id,
 )
-from tinyauthstore.models import AUTHENTICATOR, SESSION
+from tinyauthstore.models import ACCOUNT, AUTHENTICATOR, SESSION
 from tinyauthstore.schema import OURS, Column, Schema, Table, ours
 from tinyauthstore.testing import UTC, FrozenClock, race
 
@@ -1535,6 +1535,120 @@ def test_tables_of_ours_are_made_only_by_synchronize(tmp_path: Path) -> None:
         connection.executescript(LOGINS)
     said = refused(tmp_path / "shop.db", people, synchronize=False)
     assert "tinyauthstore_sessions" in said and "synchronize=True" in said
+
+
+def test_a_table_of_theirs_with_the_name_of_one_of_ours_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    """``ours(ACCOUNT)`` is called as TypeORM's table is: it must not get our columns."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{LOGINS}; CREATE TABLE accounts (provider TEXT, provider_account_id TEXT, user_id INTEGER)")
+    before = sql(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")
+    assert "table accounts lacks type" in refused(path, people.replace(account=ours(ACCOUNT)))
+    assert sql(path, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
+
+
+@pytest.mark.parametrize("declared", ["INTEGER PRIMARY KEY", "UUID", "STRING", "NUMERIC", "REAL"])
+def test_an_id_in_a_column_that_makes_numbers_of_texts_needs_a_codec(tmp_path: Path, declared: str) -> None:
+    """Else "007", " 7" and "7.0" would all be the user 7."""
+    path = tmp_path / "app.db"
+    sql(path, f"CREATE TABLE people (id {declared}, mail TEXT)")
+    assert "codec" in refused(path, Schema(Table("people", {"id": "id", "email": "mail"})))
+    opened(path, Schema(Table("people", {"id": Column("id", text_id), "email": "mail"}))).close()
+
+
+def test_a_new_user_gets_nothing_that_was_left_of_a_deleted_one_with_the_same_id(tmp_path: Path) -> None:
+    """SQLite gives the highest id again, and other programs may delete users without their sessions."""
+    path = tmp_path / "app.db"
+    sql(path, "CREATE TABLE people (id INTEGER PRIMARY KEY, mail TEXT)")
+    table = Table("people", {"id": Column("id", integer_id), "email": "mail"}, makes_ids=True)
+    with opened(path, Schema(table)) as store:
+        ada = store.create_user(email="ada@example.com")
+        session = store.create_session(user_id=ada.id)
+        store.link_account(user_id=ada.id, type="oidc", provider="google", provider_account_id="1")
+        sql(path, "DELETE FROM people")
+        bob = store.create_user(email="bob@example.com")
+        assert bob.id == ada.id
+        assert store.get_session_and_user(session.session_token) is None
+        assert store.get_user_by_account(provider="google", provider_account_id="1") is None
+    with SplitAdapter(users=opened(path, Schema(table)), sessions=MemoryAdapter(clock=FrozenClock())) as split:
+        eve = split.create_user(email="eve@example.com")
+        session = split.create_session(user_id=eve.id)
+        assert split.get_session_and_user(session.session_token) is not None
+        sql(path, "DELETE FROM people WHERE id = ?", int(eve.id))
+        assert split.create_user(email="eva@example.com").id == eve.id
+        assert split.get_session_and_user(session.session_token) is None
+
+
+def test_ids_and_tokens_are_compared_exactly_where_a_column_ignores_case(tmp_path: Path) -> None:
+    """Else whoever is "abc" at a provider would sign in as "ABC", and a session could be ended beside the cache."""
+    path, date = tmp_path / "app.db", iso("2026-02-01T03:04:05.678Z")
+    for table in ("people (id, mail)", "accounts (provider, number, person, kind)", "sessions (token, person, until)"):
+        sql(path, "CREATE TABLE " + re.sub(r"(\w+)([,)])", r"\1 TEXT COLLATE NOCASE\2", table))
+    account = {"provider": "provider", "provider_account_id": "number", "user_id": "person", "type": "kind"}
+    session = {"session_token": "token", "user_id": "person", "expires": Column("until", date)}
+    schema = Schema(
+        Table("people", {"id": "id", "email": "mail"}), Table("accounts", account),
+        Table("sessions", session, tokens="clear"), None, None,
+    )  # fmt: skip
+    with opened(path, schema) as store:
+        store.create_user(id="Ada", email="ada@example.com")
+        store.link_account(user_id="Ada", type="oidc", provider="idp", provider_account_id="ABC")
+        token = store.create_session(user_id="Ada", session_token="Token" * 9).session_token
+        assert store.get_user("ADA") is None and store.list_accounts("ADA") == []
+        assert store.get_user_by_account(provider="idp", provider_account_id="abc") is None
+        assert store.get_account(provider="IDP", provider_account_id="ABC") is None
+        assert store.get_session_and_user(token.lower()) is store.delete_session(token.lower()) is None
+        assert store.get_session_and_user(token) is not None
+
+
+def test_drizzles_file_is_not_taken_for_kyselys(tmp_path: Path) -> None:
+    """SQLite's names ignore case, so all tables and columns are there; but Drizzle reads no dates that are text."""
+    opened(tmp_path / "app.db", layouts.drizzle).close()
+    assert "would get dates as text" in refused(tmp_path / "app.db", layouts.kysely)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "value"),
+    [
+        ("magic-link:a", "no JSON"),
+        ("magic-link:a", '{"email":"ada@example.com"}'),
+        ("magic-link:a", '{"type":"magic-link","email":7}'),
+        ("MAGIC-LINK:a", '{"type":"magic-link","email":"ada@example.com"}'),
+    ],
+)
+def test_what_is_no_magic_link_is_no_record_and_in_nobodys_way(tmp_path: Path, identifier: str, value: str) -> None:
+    """One such row kept all users from being deleted."""
+    path, then = tmp_path / "app.db", "2099-02-01T03:04:05.678Z"
+    with opened(path, layouts.better_auth) as store:
+        user = store.create_user(email="ada@example.com")
+        row = ("1", value, identifier, then, then, then)
+        columns = "id, value, identifier, expiresAt, createdAt, updatedAt"
+        sql(path, f"INSERT INTO verification ({columns}) VALUES (?, ?, ?, ?, ?, ?)", *row)
+        assert store.use_verification_token(identifier="ada@example.com", token="a") is None
+        assert store.delete_verification_tokens("ada@example.com") == 0
+        assert store.delete_user(user.id) == user
+    assert sql(path, "SELECT value FROM verification") == [(value,)]
+
+
+def test_a_session_that_cannot_be_read_keeps_nobody_from_ending_all(tmp_path: Path) -> None:
+    """Whatever its date is, the library whose file it is may take it."""
+    path = tmp_path / "app.db"
+    with opened(path, layouts.drizzle) as store:
+        user = store.create_user(email="ada@example.com")
+        kept, ended = (store.create_session(user_id=user.id).session_token for _ in range(2))
+        sql(path, "INSERT INTO session VALUES ('unreadable', ?, 'tomorrow')", user.id)
+        assert store.revoke_sessions(user.id, keep=kept) == 1
+        assert sql(path, "SELECT sessionToken FROM session") == [(kept,)]
+        assert store.get_session_and_user(ended) is None
+
+
+def test_pages_go_on_after_an_id_that_we_would_not_write(tmp_path: Path) -> None:
+    """Others may have written it."""
+    with opened(tmp_path / "app.db", layouts.kysely) as store:
+        for user_id in ("1", "2", "b"):
+            sql(tmp_path / "app.db", "INSERT INTO User (id, email) VALUES (?, ?)", user_id, f"{user_id}@example.com")
+        assert [user.id for user in store.list_users(after="1", limit=1)] == ["2"]
+        assert [user.id for user in store.list_users(after="2")] == ["b"]
 
 
 @pytest.mark.parametrize("name", ["d1", "drizzle"])

@@ -6,9 +6,10 @@ import gc
 import io
 import json
 import random
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tinyauthstore import (
     User,
     layouts,
 )
+from tinyauthstore.encodings import integer_id, milliseconds
 from tinyauthstore.models import ENTITIES
 from tinyauthstore.portable import (
     BATCH,
@@ -45,6 +47,7 @@ from tinyauthstore.portable import (
     dump,
     load,
 )
+from tinyauthstore.schema import Column, Schema, Table
 from tinyauthstore.testing import CREATE, CUSTOM, GIVEN, FrozenClock
 
 Make = Callable[..., Any]
@@ -723,11 +726,18 @@ def test_five_times_the_records_take_no_more_memory(tmp_path: Path, way: str) ->
 @pytest.mark.parametrize("layout", layouts.NAMES)
 @pytest.mark.parametrize(
     "make",
-    [MemoryAdapter, lambda: SQLiteAdapter(":memory:", secret="x"), lambda: SQLiteAdapter(":memory:", schema=layouts.drizzle)],
-    ids=["memory", "SQLite with a secret", "drizzle"],
+    [
+        MemoryAdapter,
+        lambda: SQLiteAdapter(":memory:", secret="x"),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.drizzle),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.prisma),
+        lambda: SQLiteAdapter(":memory:", schema=layouts.better_auth),
+    ],
+    ids=["memory", "SQLite with a secret", "drizzle", "prisma", "better_auth"],
 )
 def test_who_is_signed_in_to_another_librarys_file_stays_so_in_a_copy(layout: str, make: Callable[[], Any]) -> None:
-    """Its tokens are in the clear, so any store can make of them what it keeps."""
+    """Its tokens are in the clear, so any store can make of them what it keeps. Where sessions must have begun, one
+    of which the source does not tell when begins now."""
     with SQLiteAdapter(":memory:", schema=getattr(layouts, layout)) as source, make() as target:
         user = source.create_user(email="ada@example.com")
         session = source.create_session(user_id=user.id)
@@ -747,3 +757,33 @@ def test_no_digest_becomes_a_token_of_another_librarys_file() -> None:
         moved = copy(source, target)
         assert moved.records == target.count() == Counts(1, 0, 0, 0, 0)
         assert [*moved.left_out.values()] == [1]
+
+
+def test_no_dump_makes_tokens_of_another_librarys_file_whatever_it_says_of_its_digests() -> None:
+    """What stands for tokens in the clear inside ``copy`` is no word that a dump may use."""
+    with MemoryAdapter() as source, SQLiteAdapter(":memory:", schema=layouts.drizzle) as target:
+        user = source.create_user(email="ada@example.com")
+        source.create_session(user_id=user.id)
+        text = io.StringIO()
+        dump(source, text)
+        forged = text.getvalue().replace('"sessions":{"digest":"sha256"}', '"sessions":{"digest":"none"}')
+        assert forged != text.getvalue()
+        assert load(target, io.StringIO(forged)).left_out == {UNUSABLE: 1}
+        assert target.list_sessions(user.id) == []
+
+
+def test_a_dump_of_ids_that_are_numbers_is_loaded(tmp_path: Path) -> None:
+    """In the order of keys, which are texts, "10" comes before "9"; identifiers come in that of their normal forms."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.executescript("CREATE TABLE people (no INTEGER PRIMARY KEY, mail TEXT); CREATE TABLE links (who, hash, until)")
+    links = {"identifier": "who", "token": "hash", "expires": Column("until", milliseconds)}
+    people = Table("people", {"id": Column("no", integer_id), "email": "mail"}, makes_ids=True)
+    schema = Schema(people, verification_token=Table("links", links))
+    with SQLiteAdapter(tmp_path / "app.db", schema=schema) as source, MemoryAdapter() as target:
+        for number in range(11):
+            source.create_session(user_id=source.create_user(email=f"{number}@example.com").id)
+        for identifier in ("ada@example.com", "Bob@example.com"):
+            source.create_verification_token(identifier=identifier)
+        text = io.StringIO()
+        dump(source, text)
+        assert load(target, io.StringIO(text.getvalue())).records == source.count() == Counts(11, 0, 11, 2, 0)

@@ -56,7 +56,7 @@ def split(users: UserStore, sessions: SessionStore, verification: VerificationSt
     adapter: Adapter = store
     adapter.check()
     SplitAdapter(users=sessions)  # error: Argument "users" to "SplitAdapter" has incompatible type "SessionStore"; expected "UserStore"  [arg-type]
-    store.create_user("ada@example.com")  # error: Too many positional arguments  [call-arg]
+    store.create_user("ada@example.com")  # error: Too many positional arguments for "create_user" of "SplitAdapter"  [call-arg]
     store.link_account(provider="p")  # error: Missing named argument "user_id"
 
 

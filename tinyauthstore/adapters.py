@@ -38,7 +38,7 @@ from .reshape import Changes, Collision
 from .schema import APPLICATION_ID, MINIMUM_SQLITE, OURS, USER_VERSION, Schema
 from .statements import (
     COLUMN, COLUMNS, DATA_VERSION, DEFAULT, FOREIGN_TABLES, MARK, MUST_BE_FILLED, REFERRED_TO, TABLES, Statements,
-    compiled, in_words, token_part,
+    compiled, in_words, makes_numbers, token_part,
 )
 from .transactions import Turn, about_to_wait, innermost
 
@@ -376,13 +376,24 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
     def _misfits(self, table: Statements) -> Iterator[str]:
         """What somebody else's table lacks, in words, and which of its columns nothing would fill."""
-        present = {name.lower(): (name, bool(needed)) for name, needed in self._run(MUST_BE_FILLED, (table.name,))}
+        found = self._run(MUST_BE_FILLED, (table.name,))
+        present = {name.lower(): (name, bool(needed)) for name, needed, _ in found}
         if not present:
             yield f"there is no table {table.name}"
             return
         for name in table.names():
             if name.lower() not in present:
                 yield f"there is no column {table.name}.{name}"
+        types = {name.lower(): declared for name, _, declared in found}
+        for name in table.exact_texts():
+            if makes_numbers(types.get(name.lower(), "")):
+                yield (
+                    f"column {table.name}.{name} is {types[name.lower()]}, so SQLite makes 7 of '007' there: give it a"
+                    " codec, such as integer_id or text_id"
+                )
+        for name in table.dates_as_text():
+            if "INT" in types.get(name.lower(), ""):
+                yield f"column {table.name}.{name} is {types[name.lower()]}, and would get dates as text"
         for name in table.unfilled(present.values()):
             yield f"column {table.name}.{name} must be filled, and the schema's fill= does not say with what"
 
@@ -627,9 +638,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         if table.indirect:  # the file's order is not that of the normal forms in the keys
             pairs = sorted((self._decoded(table.pair, row, entity) for row in self._read(table.select_all, ())), key=lambda one: one[0])
             return [pair for pair in pairs if after is None or pair[0] > after][:limit]
-        place = None if after is None else table.place(after)
-        if after is not None and place is None:
-            return []
+        place = None if after is None else table.place(after) or after  # a row may have what we would not write
         pairs = [self._decoded(table.pair, row, entity) for row in self._read(*table.page(place, limit, prefix))]
         if prefix is not None and table.scans_group:
             groups = ((entity.group_of(record), (key, record)) for key, record in pairs)
@@ -650,8 +659,10 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
 
             def walk(entity: Entity) -> Iterator[tuple[Key, Any]]:
                 if (table := self._schema.tables.get(entity)) is not None:
-                    for row in self._stream(connection, table.select_all):
-                        yield self._decoded(table.pair, row, entity)
+                    rows = self._stream(connection, table.select_all)
+                    pairs = (self._decoded(table.pair, row, entity) for row in rows)
+                    # The file's order is not that of the normal forms in the keys.
+                    yield from sorted(pairs, key=lambda pair: pair[0]) if table.indirect else pairs
 
             yield walk
 
@@ -733,6 +744,18 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         return self._trouble(f"holds a value in {where} that is not ours ({what}); restore a backup")
 
     # -- writes
+
+    def revoke_sessions(self, user_id: str, *, keep: str | None = None) -> int:
+        with self.transaction():
+            table = self._schema.tables.get(SESSION)
+            if table is not None and not table.ours and (owner := self._asked("user_id", user_id)) is not None:
+                for query in table.ways_to_group(owner):
+                    for row in self._read(*query):
+                        try:
+                            self._decoded(table.pair, row, SESSION)
+                        except StorageError:  # as in _remove: what cannot be read here may sign somebody in over there
+                            self._run(table.delete, row[: len(table.key)])
+            return super().revoke_sessions(user_id, keep=keep)
 
     def _add(self, entity: Entity, key: Key, record: Any) -> Any:
         table = self._statements(entity)

@@ -320,6 +320,9 @@ class BaseAdapter(Adapter, Generic[UserT, AccountT, SessionT, VerificationTokenT
                 raise self._conflict(USER, "id")
             self._refuse_taken_email(user)
             user = self._add(USER, () if made_there else (user.id,), user) or user
+            if made_there:  # a database may give a deleted user's id again, and whoever deleted them left this behind
+                for entity in (ACCOUNT, SESSION, AUTHENTICATOR):
+                    self._remove_group(entity, user.id)
         return user  # type: ignore[no-any-return]
 
     def get_user(self, user_id: str) -> UserT | None:

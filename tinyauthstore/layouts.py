@@ -438,7 +438,10 @@ better_auth = Schema(
         },
         fill={"id": new_id(_ID), **_TIMES},
         tokens="clear",
-        where="{identifier} LIKE 'magic-link:%'",
+        where=(
+            "{identifier} GLOB 'magic-link:*' AND CASE WHEN json_valid({value}) THEN json_type({value}, '$.email') = 'text'"
+            " AND json_extract({value}, '$.type') = 'magic-link' END"
+        ),
         indexes={"verification_identifier_idx": "INDEX ON {identifier}"},
     ),
     authenticator=Table(

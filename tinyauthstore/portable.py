@@ -331,8 +331,8 @@ class _Taker:
             ours, theirs = _digests_of(self._homes[entity], entity), digests.get(entity.plural)
             if not sessions:
                 self._skipped[entity] = NOT_ASKED_FOR
-            elif theirs == IN_THE_CLEAR and self._homes[entity]._token_storage(entity) == "clear":
-                pass
+            elif theirs is IN_THE_CLEAR and self._homes[entity]._token_storage(entity) == "clear":
+                pass  # by copy() alone: no dump has such keys, whatever its first line says
             elif ours is None or theirs is None:
                 self._skipped[entity] = UNUSABLE
             elif theirs != ours:

@@ -17,7 +17,7 @@ from .rows import IN_PYTHON
 from .encodings import codec_of
 from .errors import warn
 from .schema import USER_VERSION, quoted
-from .statements import Compiled, Statements, Stored, kind_of
+from .statements import NOT_OUR_SHAPE, Compiled, Statements, Stored, kind_of
 
 INSPECT = (
     'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value'
@@ -89,6 +89,8 @@ class Changes:
         self._rekeyed: list[str] = []
         self._present = {(row[0], row[1].lower()): row for row in run(INSPECT)}  # by table and name
         self._tables = {table for table, _ in self._present}
+        # In a file that is somebody else's, a table of theirs may have a name that ours should get.
+        self._theirs = {name for (name,) in run(NOT_OUR_SHAPE)} if schema.foreign else set[str]()
         version = USER_VERSION if schema.foreign else run("PRAGMA user_version")[0][0]
         self._converted = bool(self._tables) and version < USER_VERSION
         if self._converted:
@@ -125,6 +127,10 @@ class Changes:
         name = table.name
         if name not in self._tables:
             self._mend(f"table {name}", functools.partial(self._create, table))
+            return
+        lost = [column.name for column in table.columns if (name, column.name.lower()) not in self._present]
+        if lost and name in self._theirs:
+            self.wrong.append(f"table {name} lacks {', '.join(lost)}, and is not ours to extend: name ours otherwise")
             return
         for column in table.columns:
             row = self._present.get((name, column.name.lower()))

@@ -128,7 +128,16 @@ class SplitAdapter(Adapter):
 
     # -- users: one store answers, but a user is deleted from all stores
 
-    create_user = by_name(_of("_users", UserStore.create_user))
+    @by_name
+    @like(UserStore.create_user)
+    def create_user(self, /, **fields: Any) -> User:
+        made_there = self._apart and getattr(self._users, "_makes_user_ids", False) and fields.get("id") is None
+        with self.transaction() if made_there else nullcontext():
+            user: User = _method_of(self._users, "create_user")(**fields)
+            if made_there:  # as in BaseAdapter: the id may be that of a deleted user
+                (self._sessions.delete_user if self._introduces else self._sessions.revoke_sessions)(user.id)
+        return user
+
     get_user = _of("_users", UserStore.get_user)
     list_users = by_name(_of("_users", UserStore.list_users))
     get_user_by_email = _of("_users", UserStore.get_user_by_email)

@@ -6,6 +6,7 @@ and ``layouts.py`` know the name of a column. A key's *place* are the values und
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -69,6 +70,13 @@ def literal(value: Any) -> str:
             return f"CAST(X'{value.encode().hex()}' AS TEXT)"
         return "'" + value.replace("'", "''") + "'"
     return {"inf": "9e999", "-inf": "-9e999"}.get(repr(value), repr(value))
+
+
+def makes_numbers(declared: str) -> bool:
+    """Whether a column of that type, in upper case, makes numbers of texts that look so. Source: sqlite.org/datatype3.html."""
+    if "INT" in declared:
+        return True
+    return declared not in ("", "ANY") and not any(part in declared for part in ("CHAR", "CLOB", "TEXT", "BLOB"))
 
 
 def kind_of(f: Field) -> str:
@@ -153,6 +161,7 @@ class Statements:
         ]
         self._absent = [f for f in self.stored if self._columns[f.name] is None]
         self._fill = table.filled()
+        self._dates_birth = entity is SESSION and not self.ours and self.holds("created_at")
         self.exact = not (
             table.makes_ids
             or self._absent
@@ -240,10 +249,14 @@ class Statements:
         where = re.sub(r"\{([^{}]+)\}", lambda name: prefix + quoted(name[1]), self.table.where)
         return " AND ".join(filter(None, [sql, where])) or "1"
 
+    def exactly(self, column: str, alias: str = "") -> str:
+        """The condition that a column has a value. In somebody else's table it may ignore case: COLLATE NOCASE."""
+        return f"{alias}{'.' if alias else ''}{quoted(column)} = ?{'' if self.ours else ' COLLATE BINARY'}"
+
     def _make_statements(self) -> None:
         # The key's parts come first in all of them.
         name = quoted(self.name)
-        key = self.condition(" AND ".join(f"{quoted(part)} = ?" for part in self.key))
+        key = self.condition(" AND ".join(map(self.exactly, self.key)))
         keys = ", ".join(map(quoted, self.key))
         written = [*filter(None, [self._extra_group]), *(column for _, column, _, _ in self._written)]
         always = [column for column, fill in self._fill.items() if fill.always]
@@ -251,9 +264,11 @@ class Statements:
         cells = ", ".join(self.cells)
         returning = "" if self.exact else f" RETURNING {keys}, {cells}"
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
-        group = f"{quoted(self.group)} = ?"
+        group = f"{quoted(self.group)} = ?" if self._scans_group else self.exactly(self.group)
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
-        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {keys}"
+        # Keys are texts, though somebody else may store numbers: "10" comes before "9".
+        texts = keys if self.ours else ", ".join(f"CAST({quoted(part)} AS TEXT) COLLATE BINARY" for part in self.key)
+        self.select_all = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition()} ORDER BY {texts}"
         self.insert = self._insert(inserted) + returning
         self.insert_without_key = self._insert(inserted[len(self.key) :]) + returning
         changed = ", ".join(f"{quoted(column)} = ?" for column in (*written, *always))
@@ -306,7 +321,7 @@ class Statements:
         except (TypeError, ValueError):
             return None
         keys = ", ".join([*map(quoted, self.key), *self.cells])
-        return f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(f'{quoted(column)} = ?')}", (part,)
+        return f"SELECT {keys} FROM {quoted(self.name)} WHERE {self.condition(self.exactly(column))}", (part,)
 
     def ways_to_group(self, group: str) -> Iterator[tuple[str, Sequence[Any]]]:
         """The queries for the rows of a group, the cheapest first, each for key and cells.
@@ -421,7 +436,12 @@ class Statements:
         return self.fill(*row)
 
     def row(self, key: Sequence[Any], record: Any, now: Callable[[], datetime]) -> list[Any]:
-        """The parameters of ``insert``; of ``insert_without_key``, if the key is empty."""
+        """The parameters of ``insert``; of ``insert_without_key``, if the key is empty.
+
+        A session of which nobody knows when it began, copied from elsewhere, begins now: the column may be NOT NULL.
+        """
+        if self._dates_birth and record.created_at is None:
+            record = dataclasses.replace(record, created_at=now())
         place = []
         for name, (_, codec), part in zip(self.entity.key, self._parts, key):
             if self.indirect and name in NORMAL_FORMS:
@@ -751,6 +771,17 @@ class Statements:
         found += re.findall(r"\{([^{}]+)\}", self.table.where)
         return [*dict.fromkeys([*self.key, *found, *self._fill])]
 
+    def exact_texts(self) -> list[str]:
+        """The columns of keys and owners that are stored as the text they are, and must come back as that text."""
+        names = {*self.entity.key, self.entity.group} - {*self.entity.withheld, *NORMAL_FORMS}
+        texts = [name for name in names if (codec := self._codecs[name]).sql_type == "TEXT" and codec.encode is None]
+        return [column.name for name in sorted(texts) if (column := self._columns[name]) is not None and column.name]
+
+    def dates_as_text(self) -> list[str]:
+        """The columns of dates that are stored as text."""
+        dates = [f.name for f in self.stored if f.kind.name == "datetime" and self._codecs[f.name].sql_type == "TEXT"]
+        return [column.name for name in dates if (column := self._columns[name]) is not None and column.name]
+
     def field_of(self, column: str) -> str:
         """The field that lies in a column; the column itself if none does."""
         return next((name for name, found in self._columns.items() if found and found.name == column), column)
@@ -824,12 +855,12 @@ class Compiled:
         if (session := self.tables.get(SESSION)) is not None:
             cells = zip(fields_of(session.model), session.cells_of("s"))
             read = [cell for f, cell in cells if f.name not in KNOWN]
-            where = session.condition(f"s.{quoted(session.key[0])} = ?", "s")
+            where = session.condition(session.exactly(session.key[0], "s"), "s")
             self.session_and_user = f"SELECT {', '.join(read)}, {theirs} {self._join(session, 's')} WHERE {where}"
             self._read = len(read)
             self._fill_session = session.fill
         if (account := self.tables.get(ACCOUNT)) is not None:
-            where = account.condition(" AND ".join(f"a.{quoted(part)} = ?" for part in account.key), "a")
+            where = account.condition(" AND ".join(account.exactly(part, "a") for part in account.key), "a")
             self.user_by_account = f"SELECT {theirs} {self._join(account, 'a')} WHERE {where}"
         self._fill_user = user.fill
 
@@ -870,10 +901,13 @@ TABLES = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND nam
 """The tables of a file."""
 
 MUST_BE_FILLED = (
-    'SELECT name, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = \'INTEGER\')'
+    'SELECT name, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = \'INTEGER\'), upper(type)'
     " FROM pragma_table_info(?)"
 )
-"""The columns of a table, each with whether a new row must have a value for it."""
+"""The columns of a table, each with whether a new row must have a value for it, and its declared type."""
+
+NOT_OUR_SHAPE = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND NOT (strict AND wr)"
+"""The tables that cannot be ours, which are all STRICT and WITHOUT ROWID."""
 
 REFERRED_TO = (
     "SELECT m.name FROM sqlite_schema m, pragma_foreign_key_list(m.name) f"
