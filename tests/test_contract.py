@@ -18,10 +18,12 @@ from tinyauthstore.testing import (
     NOTHING,
     ON_A_SESSION,
     AdapterContract,
+    ConcurrencyContract,
     Contract,
     FrozenClock,
     Household,
     SessionContract,
+    TransactionContract,
     VerificationContract,
     undone,
 )
@@ -108,7 +110,14 @@ class TestAsyncMemory(Ours, AdapterContract):
     make = awaited(memory)
 
 
-class TestAsyncSQLiteFile(Ours, AdapterContract):
+class TestAsyncSQLiteFile(Ours, SessionContract, TransactionContract, ConcurrencyContract):
+    """Where it matters most whose turn it is; the whole contract is soaked."""
+
+    make = awaited(sqlite_file)
+
+
+@pytest.mark.soak
+class TestWholeAsyncSQLiteFile(Ours, AdapterContract):
     make = awaited(sqlite_file)
 
 

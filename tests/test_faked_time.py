@@ -99,7 +99,7 @@ def run(tool: str, body: str, *arguments: str | Path) -> None:
 
 
 @each_tool
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "shelve"])
+@pytest.mark.parametrize("kind", ["sqlite", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("memory", "shelve"))])
 @pytest.mark.parametrize(
     "frozen_first, own",
     [(False, ""), (False, "before"), (False, "inside"), (True, ""), (True, "inside")],

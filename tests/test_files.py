@@ -223,7 +223,8 @@ def no_directory(folder: Path) -> str:
 
 
 def a_directory(folder: Path) -> str:
-    return str(folder)
+    (folder / "directory").mkdir()
+    return str(folder / "directory")
 
 
 def below_a_file(folder: Path) -> str:

@@ -79,8 +79,12 @@ def of(endings: list[Ending], guest: str, group: type[Contract] = AdapterContrac
 
 
 @pytest.mark.parametrize(
-    "guest", ["UsersOnly", "WithoutTransactions", "ClaimsUsersOnly", "MadeInALoop", "OneAsyncAdapter"]
-)
+    "guest",
+    [
+        "UsersOnly", "MadeInALoop",
+        *(pytest.param(one, marks=pytest.mark.soak) for one in ("WithoutTransactions", "ClaimsUsersOnly", "OneAsyncAdapter")),
+    ],
+)  # fmt: skip
 def test_a_sound_guest_fails_nothing(endings: list[Ending], guest: str) -> None:
     """What it lacks is skipped, and all else passes."""
     assert {one.how for one in of(endings, guest)} <= {"passed", "Skipped"}

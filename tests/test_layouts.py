@@ -277,6 +277,7 @@ class TestD1(Short, AdapterContract):
     schema = layouts.d1
 
 
+@pytest.mark.soak
 class TestBetterAuth(Short, AdapterContract):
     schema = layouts.better_auth
     kind = Addressed

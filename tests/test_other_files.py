@@ -1673,7 +1673,9 @@ def test_an_address_that_is_no_text_is_a_storage_error(store: Any, name: str, fi
 GARBAGE = (b"\xff", 10**18, "soon", "")
 
 
-@each_sample
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] * (name not in ("drizzle", "better-auth"))) for name in SAMPLES]
+)
 def test_no_value_in_any_column_raises_anything_but_our_own_errors(name: str, file: Path, store: Any) -> None:
     """Whatever somebody put there. What is said shows no value, and ``check`` goes on."""
     schema = SAMPLES[name]

@@ -787,3 +787,13 @@ def test_a_dump_of_ids_that_are_numbers_is_loaded(tmp_path: Path) -> None:
         text = io.StringIO()
         dump(source, text)
         assert load(target, io.StringIO(text.getvalue())).records == source.count() == Counts(11, 0, 11, 2, 0)
+
+
+def test_what_a_file_of_another_library_cannot_hold_is_a_transfer_error_and_nothing_is_copied() -> None:
+    """Kysely's users have addresses."""
+    with MemoryAdapter() as source, SQLiteAdapter(":memory:", schema=layouts.kysely) as target:
+        source.create_user(email="ada@example.com")
+        source.create_user(name="Nobody")
+        with pytest.raises(TransferError, match=r"users: User\.email"):
+            copy(source, target)
+        assert target.list_users() == []

@@ -197,8 +197,13 @@ def pair(library: str, pairs: Callable[[str], Pair]) -> Iterator[Pair]:
     found.store.restore(found.empty)
 
 
+SOAKED = ("typeorm", "sequelize", "kysely", "d1")
+"""Each of them takes seconds to start, and all but their encodings they have in common with the others."""
+
+
 def of_each(*libraries: str) -> Any:
-    return pytest.mark.parametrize("library", libraries)
+    marked = [pytest.param(one, marks=[pytest.mark.soak] * (one in SOAKED)) for one in libraries]
+    return pytest.mark.parametrize("library", marked)
 
 
 # --- the same record, there and here ----------------------------------------------------------

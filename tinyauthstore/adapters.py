@@ -120,7 +120,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
         self._refusal = ""  # why nothing may be written until the file is opened again
         try:
             if not self._in_memory:
-                self._reach_file(create=synchronize)
+                self._reach_file(create=synchronize and (schema.new_file or not self._schema.foreign))
             self._open_connection(lambda: self._prepare(synchronize))
         except BaseException:
             self._let_go()

@@ -498,6 +498,8 @@ def copy(
             except _Unfit as error:
                 which = "one of them" if entity in SECRET else ascii(pairs[error.number][0])[:100]
                 raise TransferError(f"{entity.plural}: {which} {error}; nothing was copied") from None
+            except InvalidFieldError as error:  # the target has no place for such a value
+                raise TransferError(f"{entity.plural}: {error}; nothing was copied") from error
             if progress is not None:
                 progress(taker.done)
     moved = taker.moved()

@@ -126,7 +126,8 @@ class Table:
     ``fill``: for each column that must be filled though no field is mapped to it, a value, a function of the
     record, or a ``Fill``. ``normal``: for ``email`` or ``identifier`` the column with its normal form, if there is
     one. ``makes_ids``: the database makes the id of a new row. ``tokens``: how they are stored. ``where``: the SQL
-    condition for rows that are records, whose columns stand in braces.
+    condition for rows that are records, whose columns stand in braces; it is no way to suspend somebody, whose
+    address would be free for another sign-up.
 
     ``ours``: we make the table and extend it, with a column for each custom field. Otherwise somebody else does,
     and it is never altered; ``declared`` (columns that nobody fills) and ``constraints`` serve to make a new file
