@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,13 @@ ENOUGH = 2**30
 
 
 def pytest_configure() -> None:
-    """Temporary files need not survive a power cut, and a real disk makes the tests wait for it."""
+    """Ctrl-C is heeded, and temporary files lie in memory.
+
+    What a shell starts in the background ignores Ctrl-C, and so do the processes that it starts: the tests that send
+    it to one would wait for ever. Temporary files need not survive a power cut, and a real disk makes the tests wait.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.keys() & {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} or not os.access(MEMORY_DISK, os.W_OK):
         return
     space = os.statvfs(MEMORY_DISK)
