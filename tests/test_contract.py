@@ -101,7 +101,14 @@ class TestShelve(Ours, AdapterContract):
     make = shelve
 
 
-class TestSplit(Ours, AdapterContract):
+class TestSplit(Ours, SessionContract, VerificationContract, TransactionContract):
+    """Where several stores must agree; the whole contract is soaked."""
+
+    make = split
+
+
+@pytest.mark.soak
+class TestWholeSplit(Ours, AdapterContract):
     make = split
 
 

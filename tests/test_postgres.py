@@ -42,7 +42,6 @@ from tinyauthstore.portable import copy, dump
 from tinyauthstore.testing import (
     AdapterContract,
     Household,
-    SessionContract,
     TransactionContract,
 )
 
@@ -167,7 +166,7 @@ class OnPostgres:
         return lambda **options: database.make(Thrifty, **options)
 
 
-class TestPostgres(OnPostgres, SessionContract, TransactionContract):
+class TestPostgres(OnPostgres, TransactionContract):
     """The core, at every run of the suite."""
 
 

@@ -495,7 +495,7 @@ assert slowest[0] < 2, slowest
 
 
 @needs_fork
-@pytest.mark.parametrize("kind", ["file", "memory"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("memory", marks=pytest.mark.soak)])
 def test_several_threads_may_fork_at_once(kind: str, tmp_path: Path) -> None:
     run_python(FORKING, tmp_path, kind)
 

@@ -197,7 +197,7 @@ def pair(library: str, pairs: Callable[[str], Pair]) -> Iterator[Pair]:
     found.store.restore(found.empty)
 
 
-SOAKED = ("typeorm", "sequelize", "kysely", "d1")
+SOAKED = ("prisma", "typeorm", "sequelize", "kysely", "d1")
 """Each of them takes seconds to start, and all but their encodings they have in common with the others."""
 
 
