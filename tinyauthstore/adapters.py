@@ -840,7 +840,7 @@ class SQLiteAdapter(BaseAdapter[UserT, AccountT, SessionT, VerificationTokenT, A
             return len(gone)
         count = 0
         # Of the rows that SQL cannot rule out, those that have expired.
-        due = ((table.expired(row[-1], now), row[:-1]) for row in self._run(table.due, (table.stored_time(now),)))
+        due = ((table.expired(row[-1], now), row[:-1]) for row in self._run(table.due, table.due_parameters(now)))
         expired = ((expires, place) for expires, place in due if expires is not None)
         for _, place in heapq.nsmallest(limit, expired, key=lambda one: one[0]):
             rows = self._run(table.delete, place)

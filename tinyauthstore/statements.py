@@ -288,11 +288,12 @@ class Statements:
                 f" (SELECT {keys} FROM {name} WHERE {due} <= ? ORDER BY {due} LIMIT ?) RETURNING {keys}"
             )
             # Where SQL cannot compare: all that is not certainly live. Texts can be compared if they are alike.
-            live = f"typeof({due}) = typeof(?1) AND {due} > ?1"
+            live, self._times_in_due = f"typeof({due}) = typeof(?) AND {due} > ?", 2
             if isinstance(sample := self.stored_time(SOME_TIME), str):
                 moment, plus, zone = sample.partition("+")
                 alike = re.sub(r"\d", "[0-9]", moment) + plus + zone
-                live += f" AND length({due}) = length(?1) AND {due} GLOB {literal(alike)}"
+                live += f" AND length({due}) = length(?) AND {due} GLOB {literal(alike)}"
+                self._times_in_due = 3
             self.due = f"SELECT {keys}, {due} FROM {name} WHERE {self.condition(f'NOT ({live})')}"
 
     def _insert(self, columns: Sequence[str]) -> str:
@@ -532,6 +533,10 @@ class Statements:
             return expires if expires <= now else None
         except (TypeError, ValueError, OverflowError):
             return None
+
+    def due_parameters(self, now: datetime) -> Sequence[Any]:
+        """The parameters of ``due``."""
+        return [self.stored_time(now)] * self._times_in_due
 
     def stored_time(self, moment: datetime) -> Any:
         """A time as the column ``expires`` has it."""
