@@ -125,10 +125,14 @@ def _reader(microseconds: int) -> Callable[[Any], datetime]:
                 raise TypeError("no date")
             return from_microseconds(round(cell * microseconds))
         if cell[4:5] != "-":  # asked first: Python reads some digits as a date without hyphens
+            if len(cell) == 13 and cell.isdecimal():  # as TypeORM writes a time since 2001
+                return from_microseconds(int(cell) * microseconds)
             if _DIGITS.fullmatch(cell) is None:
                 raise ValueError("no date")
             number = float(cell) if "." in cell else int(cell)
             return from_microseconds(round(number * microseconds))
+        if cell[-7:] == " +00:00":  # as Sequelize writes it, and Python does not read it
+            cell = cell[:-7] + "+00:00"
         try:
             moment = from_iso(cell)
         except ValueError:
