@@ -112,9 +112,17 @@ def new_id(declared: str = "TEXT PRIMARY KEY NOT NULL") -> Fill:
     return Fill(lambda record, time: str(uuid.uuid4()), declared=declared)
 
 
-def _braced(text: str, named: Callable[[str], str]) -> str:
+_BRACED = re.compile(r"\{([^{}]+)\}")
+
+
+def braced(text: str, named: Callable[[str], str]) -> str:
     """``text`` with what ``named`` makes of each name in braces."""
-    return re.sub(r"\{([^{}]+)\}", lambda found: named(found[1]), text)
+    return _BRACED.sub(lambda found: named(found[1]), text)
+
+
+def names_in(text: str) -> list[str]:
+    """The names that stand in braces."""
+    return _BRACED.findall(text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +169,12 @@ class Table:
     def renamed(self, table: str, name: Callable[[str], str]) -> Table:
         """The same table under another name, with what ``name`` makes of each column's name."""
 
+        def inside(text: str) -> str:
+            return braced(text, lambda found: "{" + name(found) + "}")
+
         def named(column: str | Column | None) -> str | Column | None:
             if isinstance(column, Column):
-                read = _braced(column.read, lambda found: "{" + name(found) + "}")
+                read = inside(column.read)
                 return dataclasses.replace(column, name=column.name and name(column.name), read=read)
             return column if column is None else name(column)
 
@@ -176,10 +187,10 @@ class Table:
             columns={key: named(column) for key, column in self.columns.items()},
             fill=keys(self.fill),
             normal={key: name(column) for key, column in self.normal.items()},
-            where=_braced(self.where, lambda found: "{" + name(found) + "}"),
+            where=inside(self.where),
             declared=keys(self.declared),
-            constraints=tuple(_braced(c, lambda found: "{" + name(found) + "}") for c in self.constraints),
-            indexes={key: _braced(i, lambda found: "{" + name(found) + "}") for key, i in self.indexes.items()},
+            constraints=tuple(inside(c) for c in self.constraints),
+            indexes={key: inside(i) for key, i in self.indexes.items()},
         )
 
     def replace(self, *, fill: Mapping[str, Any] | None = None, **changes: Any) -> Table:

@@ -21,7 +21,7 @@ from .models import (
     ACCOUNT, ENTITIES, MAX_KEY_LENGTH, NORMAL_FORMS, SESSION, USER, VERIFICATION_TOKEN,
     Entity, Field, Record, SessionAndUser, dump_json, fields_of, filler, session_id,
 )
-from .schema import APPLICATION_ID, OURS, PREFIX, USER_VERSION, Column, Schema, Table, quoted
+from .schema import APPLICATION_ID, OURS, PREFIX, USER_VERSION, Column, Schema, Table, braced, names_in, quoted
 
 EMPTY = "''"
 """An empty string, as an SQL literal."""
@@ -152,7 +152,8 @@ class Statements:
         self._key_length = len(self.key)
         self._keys_are_stored = not (self.indirect or any(codec.decode is not None for _, codec in self._parts))
         self.group, self._group_codec = self._part(entity.group)
-        self._scans_group = entity.group in NORMAL_FORMS and entity.group not in table.normal
+        # Whether what a query finds must be compared by ``entity.group_of``.
+        self.scans_group = entity.group in NORMAL_FORMS and entity.group not in table.normal
         self._extra_group = self.group if entity.group in table.normal and self.group not in self.key else None
         self._written = [
             (f, column.name, self._codecs[f.name], column.required)
@@ -238,7 +239,7 @@ class Statements:
                 default = None if f.default is None else self._codecs[f.name].stored(f.check(f.default()))
                 cells.append(literal(default))
             elif column.read:
-                cells.append(re.sub(r"\{([^{}]+)\}", lambda name: prefix + quoted(name[1]), column.read))
+                cells.append(braced(column.read, lambda name: prefix + quoted(name)))
             else:
                 cells.append(prefix + quoted(column.name))
         return cells
@@ -246,7 +247,7 @@ class Statements:
     def condition(self, sql: str = "", alias: str = "") -> str:
         """The condition, and that a row is a record at all; "1" if there is none."""
         prefix = f"{alias}." if alias else ""
-        where = re.sub(r"\{([^{}]+)\}", lambda name: prefix + quoted(name[1]), self.table.where)
+        where = braced(self.table.where, lambda name: prefix + quoted(name))
         return " AND ".join(filter(None, [sql, where])) or "1"
 
     def exactly(self, column: str, alias: str = "") -> str:
@@ -264,7 +265,7 @@ class Statements:
         cells = ", ".join(self.cells)
         returning = "" if self.exact else f" RETURNING {keys}, {cells}"
         self.select = f"SELECT {cells} FROM {name} WHERE {key}"
-        group = f"{quoted(self.group)} = ?" if self._scans_group else self.exactly(self.group)
+        group = f"{quoted(self.group)} = ?" if self.scans_group else self.exactly(self.group)
         self.select_group = f"SELECT {keys}, {cells} FROM {name} WHERE {self.condition(group)} ORDER BY {keys}"
         # Keys are texts, though somebody else may store numbers: "10" comes before "9".
         texts = keys if self.ours else ", ".join(f"CAST({quoted(part)} AS TEXT) COLLATE BINARY" for part in self.key)
@@ -335,9 +336,9 @@ class Statements:
             value = self._group_codec.stored(group)
         except (TypeError, ValueError):
             return
-        if not self._scans_group or self.entity is USER:
+        if not self.scans_group or self.entity is USER:
             yield self.select_group, (value,)
-        if self._scans_group:
+        if self.scans_group:
             column, parameters = quoted(self.group), [group]
             if self._group_codec.decode is not None and self._group_codec.encode is not None:
                 where, parameters = "", []
@@ -368,14 +369,14 @@ class Statements:
         group = quoted(self.group)
         if prefix == "":
             conditions.append(f"{group} IS NOT NULL")
-        elif prefix is not None and not self._scans_group:
+        elif prefix is not None and not self.scans_group:
             conditions.append(f"{group} >= ? AND {group} < ?")
             given += [prefix, beyond(prefix)]
         elif prefix is not None and self._group_codec.decode is None:
             conditions.append(f"{group} LIKE ? ESCAPE '!'" if prefix.isascii() else _beyond_ascii(group))
             given += [_anywhere(prefix)] if prefix.isascii() else []
         where = self.condition(" AND ".join(conditions))
-        limit = -1 if prefix is not None and self._scans_group else limit
+        limit = -1 if prefix is not None and self.scans_group else limit
         sql = f"SELECT {keys}, {', '.join(self.cells)} FROM {quoted(self.name)} WHERE {where}"
         return f"{sql} ORDER BY {keys} LIMIT ?", [*given, limit]
 
@@ -397,11 +398,6 @@ class Statements:
             return (self._group_codec.stored(group),)
         except (TypeError, ValueError):
             return None
-
-    @property
-    def scans_group(self) -> bool:
-        """Whether what a query finds must be compared by ``entity.group_of``."""
-        return self._scans_group
 
     def key_of(self, row: Sequence[Any], record: Any) -> tuple[Any, ...]:
         """The key of a row that begins with the key's columns, as the rules made it."""
@@ -604,7 +600,7 @@ class Statements:
     @property
     def addresses(self) -> str | None:
         """The query for all addresses, if nothing in the file keeps their normal forms apart; else None."""
-        if self.ours or self.entity is not USER or not self._scans_group:
+        if self.ours or self.entity is not USER or not self.scans_group:
             return None
         return f"SELECT {quoted(self.group)} FROM {quoted(self.name)} WHERE {self.condition()}"
 
@@ -772,8 +768,8 @@ class Statements:
         read = [column for column in self._columns.values() if column is not None]
         found = [column.name for column in read if column.name]
         for column in read:
-            found += re.findall(r"\{([^{}]+)\}", column.read)
-        found += re.findall(r"\{([^{}]+)\}", self.table.where)
+            found += names_in(column.read)
+        found += names_in(self.table.where)
         return [*dict.fromkeys([*self.key, *found, *self._fill])]
 
     def exact_texts(self) -> list[str]:
@@ -820,10 +816,10 @@ class Statements:
                 definitions.append(f"{quoted(column.name)} {column.declared}{references}")
         definitions += [f"{quoted(name)} {fill.declared}" for name, fill in self._fill.items()]
         definitions += [f"{quoted(name)} {declared}" for name, declared in table.declared.items()]
-        definitions += [re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), text) for text in table.constraints]
+        definitions += [braced(text, quoted) for text in table.constraints]
         definitions += keys
         indexes = [
-            re.sub(r"\{([^{}]+)\}", lambda name: quoted(name[1]), f"CREATE {kind} {quoted(index)} ON {quoted(self.name)} ({columns})")
+            f"CREATE {kind} {quoted(index)} ON {quoted(self.name)} ({braced(columns, quoted)})"
             for index, (kind, columns) in ((index, text.split(" ON ", 1)) for index, text in table.indexes.items())
         ]
         return [f"CREATE TABLE {quoted(self.name)} ({', '.join(definitions)})", *indexes]
