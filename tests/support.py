@@ -10,6 +10,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -328,3 +329,25 @@ def abandon(store: Any) -> None:
     """Leave a shelf as if its process had been killed now."""
     store._closed = True
     store._files.close()
+
+
+# --- Node -------------------------------------------------------------------------------------
+
+SCRIPTS = Path(__file__).with_name("node")
+
+
+def node_folder(folder: Path, package: str, scripts: str) -> Path:
+    """``folder``, made one in which Node finds the packages of tests/node, and those of its ``scripts`` (a pattern).
+
+    Node looks for packages beside a script, wherever it was started. The test is skipped where Node or the package
+    is missing; ``.ci/run`` shows how to install them.
+    """
+    if shutil.which("node") is None:
+        pytest.skip("needs Node")
+    packages = Path(os.environ.get("TINYAUTHSTORE_NODE") or SCRIPTS, "node_modules").absolute()
+    if not (packages / package).is_dir():
+        pytest.skip("needs `npm install` in tests/node, or TINYAUTHSTORE_NODE: a folder with its node_modules")
+    (folder / "node_modules").symlink_to(packages)
+    for script in SCRIPTS.glob(scripts):
+        shutil.copy(script, folder)
+    return folder

@@ -33,6 +33,7 @@ from support import (
     PATIENCE,
     link,
     make_any,  # noqa: F401
+    node_folder,
 )
 
 from tinyauthstore import (
@@ -756,15 +757,7 @@ def test_nothing_is_held_back_until_the_end(store: Any) -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder from which Node finds the adapters, with ``ask.mjs`` in it."""
-    packages = Path(os.environ.get("TINYAUTHSTORE_NODE", HERE / "node")) / "node_modules"
-    if shutil.which("node") is None:
-        pytest.skip("needs Node")
-    if not (packages / "@auth").is_dir():
-        pytest.skip("needs `npm install` in tests/node, or TINYAUTHSTORE_NODE: a folder with its node_modules")
-    folder = tmp_path_factory.mktemp("node")
-    (folder / "node_modules").symlink_to(packages.resolve())
-    shutil.copy(HERE / "node" / "ask.mjs", folder)
-    return folder
+    return node_folder(tmp_path_factory.mktemp("node"), "@auth", "ask.mjs")
 
 
 def ask(node: Path, adapter: str, place: str, **plan: Any) -> dict[str, Any]:

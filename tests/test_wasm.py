@@ -6,13 +6,12 @@ over shelves, which need ``dbm``, nor awaited, which takes a second thread. What
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from support import node_folder
 from one_thread import CANNOT
 
 pytestmark = pytest.mark.soak
@@ -25,14 +24,7 @@ LONGEST = 600
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest prints there."""
-    packages = Path(os.environ.get("TINYAUTHSTORE_NODE", HERE / "node")) / "node_modules"
-    if shutil.which("node") is None:
-        pytest.skip("needs Node")
-    if not (packages / "pyodide").is_dir():
-        pytest.skip("needs `npm install` in tests/node, or TINYAUTHSTORE_NODE: a folder with its node_modules")
-    folder = tmp_path_factory.mktemp("wasm")
-    (folder / "node_modules").symlink_to(packages.resolve())
-    shutil.copy(HERE / "node" / "wasm.mjs", folder)
+    folder = node_folder(tmp_path_factory.mktemp("wasm"), "pyodide", "wasm.mjs")
     chosen = ["tests/test_contract.py", "-k", "not Shelve and not Async", "-q", "-rfEs", "-W", "error", "--tb=short"]
     # As much of the stack as main threads have for sure: JSON of some depth is read by recursion.
     command = ["node", "--stack-size=6000", "wasm.mjs", HERE.parent, Path(pytest.__file__).parents[1], *chosen]

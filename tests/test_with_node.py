@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -25,11 +24,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from support import PATIENCE, link, register
+from support import PATIENCE, link, node_folder, register
 
 from tinyauthstore import SQLiteAdapter, layouts
 
-BRIDGES = Path(__file__).parent / "node"
 AUTHJS = ("drizzle", "prisma", "typeorm", "sequelize", "kysely", "d1")
 WITH_PASSKEYS = ("drizzle", "prisma")
 EVERY = (*AUTHJS, "better-auth")
@@ -128,16 +126,7 @@ class Node:
 @pytest.fixture(scope="module")
 def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Node]]:
     """Starts processes, and ends them after the last test."""
-    if shutil.which("node") is None:
-        pytest.skip("there is no node on the PATH")
-    packages = Path(os.environ.get("TINYAUTHSTORE_NODE") or BRIDGES, "node_modules").absolute()
-    if not packages.is_dir():
-        pytest.skip(f"there is no {packages}; .ci/run shows how to install it, for TINYAUTHSTORE_NODE")
-    # Node looks for packages beside a script, wherever it was started.
-    folder = tmp_path_factory.mktemp("node")
-    for bridge in BRIDGES.glob("*.mjs"):
-        shutil.copy(bridge, folder)
-    (folder / "node_modules").symlink_to(packages)
+    folder = node_folder(tmp_path_factory.mktemp("node"), ".", "*.mjs")
     with ExitStack() as stack:
 
         def start(library: str) -> Node:
