@@ -25,7 +25,9 @@ LONGEST = 600
 def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest prints there."""
     folder = node_folder(tmp_path_factory.mktemp("wasm"), "pyodide", "wasm.mjs")
-    chosen = ["tests/test_contract.py", "-k", "not Shelve and not Async", "-q", "-rfEs", "-W", "error", "--tb=short"]
+    # With what is soaked here: the whole kit, over each store that can be had there.
+    chosen = ["tests/test_contract.py", "-m", "", "-k", "not Shelve and not Async"]
+    chosen += ["-q", "-rfEs", "-W", "error", "--tb=short"]
     # As much of the stack as main threads have for sure: JSON of some depth is read by recursion.
     command = ["node", "--stack-size=6000", "wasm.mjs", HERE.parent, Path(pytest.__file__).parents[1], *chosen]
     ran = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=LONGEST)
